@@ -1,0 +1,29 @@
+// The native side of src/segment: every export, by its JavaScript name.
+#include <string.h>
+
+#include "exports.h"
+
+namespace mishap {
+
+Napi::Error system_error(Napi::Env env, int number, const char* syscall_name, const std::string& sentence) {
+  Napi::Error error = Napi::Error::New(env, sentence + ": " + strerror(number));
+  const char* name = strerrorname_np(number);
+  error.Set("code", name ? name : "EUNKNOWN");
+  error.Set("syscall", syscall_name);
+  return error;
+}
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  exports["layout"] = Napi::Function::New(env, export_layout, "layout");
+  exports["histogramBucketFloors"] = Napi::Function::New(env, export_bucket_floors, "histogramBucketFloors");
+  exports["NativeSegment"] = export_segment_class(env);
+  exports["isAbandoned"] = Napi::Function::New(env, is_abandoned, "isAbandoned");
+  exports["spawnTarget"] = Napi::Function::New(env, spawn_target, "spawnTarget");
+  exports["listSockets"] = Napi::Function::New(env, list_sockets, "listSockets");
+  return exports;
+}
+
+}  // namespace mishap
+
+using mishap::Init;
+NODE_API_MODULE(mishap, Init)

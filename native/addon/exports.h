@@ -1,0 +1,21 @@
+// What the addon's files offer to addon.cpp, which names it all to JavaScript. No policy logic lives in this folder:
+// it moves bytes, holds the lease, starts programs and asks the kernel.
+#pragma once
+
+#include <napi.h>
+
+#include <string>
+
+namespace mishap {
+
+Napi::Value export_layout(const Napi::CallbackInfo& info);
+Napi::Value export_bucket_floors(const Napi::CallbackInfo& info);
+Napi::Function export_segment_class(Napi::Env env);
+Napi::Value is_abandoned(const Napi::CallbackInfo& info);
+Napi::Value spawn_target(const Napi::CallbackInfo& info);
+Napi::Value list_sockets(const Napi::CallbackInfo& info);
+
+// An Error with Node's usual properties: code (ENOENT and so on) and syscall.
+Napi::Error system_error(Napi::Env env, int number, const char* syscall_name, const std::string& sentence);
+
+}  // namespace mishap

@@ -1,0 +1,373 @@
+// class NativeSegment: a mapped segment. Structs go in and out as bytes; src/segment/layout.ts gives them meaning.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "exports.h"
+#include "janitor/alive.h"
+#include "lease.h"
+#include "segment_file.h"
+
+namespace mishap {
+namespace {
+
+constexpr u32 kDrainAtMost = 65536;
+
+// A copy by relaxed word loads: others write at the same moment.
+Napi::Buffer<u8> copy_out(Napi::Env env, const void* from, size_t size) {
+  Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(env, size);
+  for (size_t at = 0; at < size; at += sizeof(u64)) {
+    const u64 word = load(reinterpret_cast<const u64*>(static_cast<const u8*>(from) + at));
+    memcpy(buffer.Data() + at, &word, sizeof(word));
+  }
+  return buffer;
+}
+
+Napi::Array pair(Napi::Env env, u64 up, u64 down) {
+  Napi::Array result = Napi::Array::New(env, 2);
+  result[0u] = Napi::Number::New(env, static_cast<double>(up));
+  result[1u] = Napi::Number::New(env, static_cast<double>(down));
+  return result;
+}
+
+std::string argument(size_t index) { return "argument " + std::to_string(index + 1); }
+std::string policy_named(i64 policy) { return "policy " + std::to_string(policy) + " is outside the segment"; }
+
+u32 whole_number(const Napi::CallbackInfo& info, size_t index) {
+  const double value = info[index].IsNumber() ? info[index].As<Napi::Number>().DoubleValue() : -1;
+  if (!(value >= 0 && value <= 0xffffffffu) || value != static_cast<double>(static_cast<u32>(value)))
+    throw Napi::TypeError::New(info.Env(), argument(index) + " must be a whole number of 32 bits");
+  return static_cast<u32>(value);
+}
+
+// The whole structs in a Uint8Array, copied, so that they are aligned.
+template <class T>
+std::vector<T> structs_of(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsTypedArray() || info[index].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array)
+    throw Napi::TypeError::New(info.Env(), argument(index) + " must be a Uint8Array");
+  Napi::Uint8Array bytes = info[index].As<Napi::Uint8Array>();
+  if (bytes.ByteLength() % sizeof(T))
+    throw Napi::TypeError::New(info.Env(), argument(index) + " must hold whole structs");
+  std::vector<T> structs(bytes.ByteLength() / sizeof(T));
+  if (!structs.empty()) memcpy(static_cast<void*>(structs.data()), bytes.Data(), bytes.ByteLength());
+  return structs;
+}
+
+class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
+ public:
+  static Napi::Function define(Napi::Env env) {
+    return DefineClass(env, "NativeSegment",
+                       {
+                           InstanceAccessor<&NativeSegment::capacities>("capacities"),
+                           InstanceAccessor<&NativeSegment::shrunk>("shrunk"),
+                           InstanceMethod<&NativeSegment::publish_row_bytes>("publishRow"),
+                           InstanceMethod<&NativeSegment::read_row_bytes>("readRow"),
+                           InstanceMethod<&NativeSegment::read_targets>("readTargets"),
+                           InstanceMethod<&NativeSegment::read_struct>("readStruct"),
+                           InstanceMethod<&NativeSegment::read_header>("readHeader"),
+                           InstanceMethod<&NativeSegment::read_processes>("readProcesses"),
+                           InstanceMethod<&NativeSegment::flow_totals>("flowTotals"),
+                           InstanceMethod<&NativeSegment::totals>("totals"),
+                           InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
+                           InstanceMethod<&NativeSegment::activate>("activate"),
+                           InstanceMethod<&NativeSegment::pause>("pause"),
+                           InstanceMethod<&NativeSegment::resume>("resume"),
+                           InstanceMethod<&NativeSegment::retire_now>("retire"),
+                           InstanceMethod<&NativeSegment::is_in_force>("inForce"),
+                           InstanceMethod<&NativeSegment::check_again>("check"),
+                           InstanceMethod<&NativeSegment::close_now>("close"),
+                       });
+  }
+
+  // new NativeSegment(path) opens; new NativeSegment(path, capacities) creates.
+  explicit NativeSegment(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeSegment>(info) {
+    if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "argument 1 must be a path");
+    path_ = info[0].As<Napi::String>().Utf8Value();
+    if (info[1].IsObject()) create(info.Env(), info[1].As<Napi::Object>());
+    const AttachError error = attach(path_.c_str(), &segment_);
+    if (error != AttachError::None) {
+      close_file();
+      throw Napi::Error::New(info.Env(), path_ + " is not a usable segment: " + describe(error));
+    }
+    if (fd_ < 0) fd_ = open(path_.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  }
+
+  ~NativeSegment() override {
+    lease_.reset();
+    detach(&segment_);
+    close_file();
+  }
+
+ private:
+  void create(Napi::Env env, Napi::Object wanted) {
+    auto number = [&](const char* name) {
+      Napi::Value value = wanted.Get(name);
+      const double n = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
+      if (!(n >= 1 && n <= (1u << 18)))
+        throw Napi::RangeError::New(env, std::string("capacity ") + name + " must be 1 to 262144");
+      return static_cast<u32>(n);
+    };
+    const CreatedFile made = create_segment(path_.c_str(), {number("policies"), number("bindings"), number("processes"),
+                                                            number("owners"), number("flows"), number("events")});
+    if (made.error)
+      throw system_error(env, made.error, "open", std::string("could not ") + made.doing + " the segment " + path_);
+    fd_ = made.fd;
+    shrunk_ = made.shrunk;
+    created_ = true;
+  }
+
+  // Every method's way to the memory; refuses when it is closed.
+  const Segment& open_segment(Napi::Env env) const {
+    if (!segment_.base) throw Napi::Error::New(env, "the segment " + path_ + " is closed");
+    return segment_;
+  }
+
+  Napi::Value capacities(const Napi::CallbackInfo& info) {
+    const Capacities& c = open_segment(info.Env()).count;
+    Napi::Object result = Napi::Object::New(info.Env());
+    result["policies"] = Napi::Number::New(info.Env(), c.policies);
+    result["bindings"] = Napi::Number::New(info.Env(), c.bindings);
+    result["processes"] = Napi::Number::New(info.Env(), c.processes);
+    result["owners"] = Napi::Number::New(info.Env(), c.owners);
+    result["flows"] = Napi::Number::New(info.Env(), c.flows);
+    result["events"] = Napi::Number::New(info.Env(), c.events);
+    return result;
+  }
+
+  Napi::Value shrunk(const Napi::CallbackInfo& info) { return Napi::Boolean::New(info.Env(), shrunk_); }
+
+  void publish_row_bytes(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const u32 policy = whole_number(info, 0);
+    std::vector<Row> rows = structs_of<Row>(info, 1);
+    const std::vector<Target> rules = structs_of<Target>(info, 2);
+    if (policy >= segment.count.policies)
+      throw Napi::RangeError::New(info.Env(),
+                                  policy_named(policy) + ", which holds " + std::to_string(segment.count.policies));
+    if (rules.size() > kTargetsPerPolicy)
+      throw Napi::RangeError::New(info.Env(),
+                                  "a policy has at most " + std::to_string(kTargetsPerPolicy) + " target rules");
+    if (rows.size() != 1) throw Napi::TypeError::New(info.Env(), "argument 2 must hold one row");
+    rows[0].target_count = static_cast<u32>(rules.size());
+    publish_row(segment, policy, rows[0], rules.data(), static_cast<u32>(rules.size()));
+  }
+
+  Napi::Value read_row_bytes(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    Row row;
+    if (!read_row(segment, static_cast<i32>(whole_number(info, 0)), &row)) return info.Env().Undefined();
+    return Napi::Buffer<u8>::Copy(info.Env(), reinterpret_cast<u8*>(&row), sizeof(row));
+  }
+
+  // The rules of a policy, as many as its row says, from one and the same publication.
+  Napi::Value read_targets(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const i32 policy = static_cast<i32>(whole_number(info, 0));
+    Row row;
+    if (!read_row(segment, policy, &row)) return info.Env().Undefined();
+    std::vector<Target> rules(row.target_count);
+    for (u32 i = 0; i < row.target_count; i++)
+      if (!read_target(segment, policy, i, row.seq, &rules[i])) return info.Env().Undefined();
+    return Napi::Buffer<u8>::Copy(info.Env(), reinterpret_cast<u8*>(rules.data()), rules.size() * sizeof(Target));
+  }
+
+  Napi::Value read_struct(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const u32 region = whole_number(info, 0);
+    const u32 index = whole_number(info, 1);
+    const Capacities& c = segment.count;
+    struct {
+      const void* base;
+      u32 count, size;
+    } const regions[kRegions] = {
+        {segment.rows, c.policies, sizeof(Row)},
+        {segment.targets, c.policies * kTargetsPerPolicy, sizeof(Target)},
+        {segment.bindings, c.bindings, sizeof(Binding)},
+        {segment.processes, c.processes, sizeof(Process)},
+        {segment.owners, c.owners, sizeof(Owner)},
+        {segment.flows, c.flows, sizeof(Flow)},
+        {segment.links, c.policies * kDirections, sizeof(Link)},
+        {segment.stats, c.policies, sizeof(Stats)},
+        {segment.histograms, c.policies * kTimedFaults * kDirections, sizeof(Histogram)},
+        {segment.events, c.events, sizeof(Event)},
+    };
+    if (region >= kRegions || index >= regions[region].count)
+      throw Napi::RangeError::New(info.Env(), "row " + std::to_string(index) + " of region " + std::to_string(region) +
+                                                  " lies outside the segment");
+    const u8* at = static_cast<const u8*>(regions[region].base) + static_cast<size_t>(index) * regions[region].size;
+    return copy_out(info.Env(), at, regions[region].size);
+  }
+
+  Napi::Value read_header(const Napi::CallbackInfo& info) {
+    return copy_out(info.Env(), open_segment(info.Env()).header, sizeof(Header));
+  }
+
+  // The process table's used rows, packed.
+  Napi::Value read_processes(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    std::vector<u32> used;
+    for (u32 i = 0; i < segment.count.processes; i++)
+      if (load_acquire(&segment.processes[i].state) != static_cast<u32>(ProcessState::Free)) used.push_back(i);
+    Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(info.Env(), used.size() * sizeof(Process));
+    for (size_t i = 0; i < used.size(); i++) {
+      Napi::Buffer<u8> one = copy_out(info.Env(), &segment.processes[used[i]], sizeof(Process));
+      memcpy(buffer.Data() + i * sizeof(Process), one.Data(), sizeof(Process));
+    }
+    return buffer;
+  }
+
+  // What a policy's flows carried: folded counters and what open flows counted since.
+  Napi::Value flow_totals(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const i32 policy = static_cast<i32>(whole_number(info, 0));
+    const Stats* stats = stats_of(segment, policy);
+    if (!stats) throw Napi::RangeError::New(info.Env(), policy_named(policy));
+    u64 units[kDirections], ops[kDirections];
+    for (u32 d = 0; d < kDirections; d++) {
+      units[d] = load(&stats->folded_units[d]);
+      ops[d] = load(&stats->folded_ops[d]);
+    }
+    for (u32 i = 0; i < segment.count.flows; i++) {
+      const Flow& flow = segment.flows[i];
+      if (load_acquire(&flow.cookie) == 0 || load(&flow.policy) != policy) continue;
+      const FlowDirection* sides[] = {&flow.up, &flow.down};
+      for (u32 d = 0; d < kDirections; d++) {
+        units[d] += units_begun(load(&sides[d]->progress)) - load(&sides[d]->folded_units);
+        ops[d] += load(&sides[d]->ops) - load(&sides[d]->folded_ops);
+      }
+    }
+    Napi::Object result = Napi::Object::New(info.Env());
+    result["units"] = pair(info.Env(), units[0], units[1]);
+    result["ops"] = pair(info.Env(), ops[0], ops[1]);
+    return result;
+  }
+
+  Napi::Value totals(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    u64 ops = load(&segment.header->folded_ops);
+    for (u32 i = 0; i < segment.count.flows; i++) {
+      const Flow& flow = segment.flows[i];
+      if (load_acquire(&flow.cookie) != 0) ops += load(&flow.up.ops) + load(&flow.down.ops);
+    }
+    Napi::Object result = Napi::Object::New(info.Env());
+    result["flows"] = Napi::Number::New(info.Env(), static_cast<double>(load(&segment.header->flows_opened)));
+    result["ops"] = Napi::Number::New(info.Env(), static_cast<double>(ops));
+    return result;
+  }
+
+  // The next events in order, packed. Only one reader may drain.
+  Napi::Value drain_journal(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const u32 most = std::min(whole_number(info, 0), kDrainAtMost);
+    std::vector<Event> events;
+    for (Event event; events.size() < most && pop_event(segment, &event, &patience_);) events.push_back(event);
+    return Napi::Buffer<u8>::Copy(info.Env(), reinterpret_cast<u8*>(events.data()), events.size() * sizeof(Event));
+  }
+
+  // activate(defaultPolicy, flags, runSeed): takes the lock, starts the lease, puts the segment in force.
+  void activate(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    if (!created_) throw Napi::Error::New(info.Env(), "only the process that created a segment can put it in force");
+    if (lease_) throw Napi::Error::New(info.Env(), "the segment is in force already");
+    if (load(&segment.header->state) == static_cast<u32>(State::Retired))
+      throw Napi::Error::New(info.Env(), "the segment is retired, which is for good");
+    const i32 policy = info[0].As<Napi::Number>().Int32Value();
+    const u32 flags = whole_number(info, 1);
+    bool exact = false;
+    const u64 seed = info[2].IsBigInt() ? info[2].As<Napi::BigInt>().Uint64Value(&exact) : 0;
+    if (!exact) throw Napi::TypeError::New(info.Env(), "argument 3 must be a BigInt of 64 bits, not negative");
+    if (policy < -1 || policy >= static_cast<i32>(segment.count.policies))
+      throw Napi::RangeError::New(info.Env(), policy_named(policy));
+    Header* header = segment.header;
+    store(&header->default_policy, policy);
+    store(&header->flags, flags);
+    store(&header->run_seed, seed);
+    store(&header->owner_pid, static_cast<i32>(getpid()));
+    store(&header->owner_start, start_time(getpid()));
+    store(&header->epoch_ns, monotonic_ns());
+    add(&header->generation, 1u);
+    lease_ = std::make_unique<Lease>(segment, fd_);
+    Ref();  // a forgotten reference must not end the faults: only close() does, or the end of the process
+    lease_->resume();
+  }
+
+  Napi::Value pause(const Napi::CallbackInfo& info) {
+    open_segment(info.Env());
+    return Napi::Boolean::New(info.Env(), lease_ && lease_->pause());
+  }
+
+  Napi::Value resume(const Napi::CallbackInfo& info) {
+    open_segment(info.Env());
+    return Napi::Boolean::New(info.Env(), lease_ && lease_->resume());
+  }
+
+  void retire_now(const Napi::CallbackInfo& info) { mishap::retire(open_segment(info.Env())); }
+
+  Napi::Value is_in_force(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), lease_holds(open_segment(info.Env()), monotonic_ns()));
+  }
+
+  // undefined, or what has become wrong with the segment since it was opened.
+  Napi::Value check_again(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    struct stat here, there;
+    Segment scratch;
+    AttachError error = AttachError::None;
+    if (fd_ >= 0 && !still_backed(segment, fd_)) {
+      error = AttachError::Truncated;
+    } else if (lstat(path_.c_str(), &there) != 0) {
+      error = AttachError::Missing;
+    } else if (!S_ISREG(there.st_mode) || there.st_uid != geteuid() || (there.st_mode & 077)) {
+      error = AttachError::Foreign;
+    } else if (fd_ >= 0 && fstat(fd_, &here) == 0 && (here.st_dev != there.st_dev || here.st_ino != there.st_ino)) {
+      return Napi::String::New(info.Env(), "another file lies in its place");
+    } else {
+      error = mishap::check(segment.base, segment.size, &scratch);
+    }
+    if (error == AttachError::None) return info.Env().Undefined();
+    return Napi::String::New(info.Env(), describe(error));
+  }
+
+  // close(unlink): lets the lease end, unmaps, and removes the file when asked to. A second call does nothing.
+  void close_now(const Napi::CallbackInfo& info) {
+    if (!segment_.base) return;
+    if (lease_) {
+      mishap::retire(segment_);  // no wait may outlive the run
+      lease_.reset();
+      Unref();
+    }
+    detach(&segment_);
+    close_file();
+    if (info[0].ToBoolean()) unlink(path_.c_str());
+  }
+
+  void close_file() {
+    if (fd_ >= 0) close(fd_);
+    fd_ = -1;
+  }
+
+  std::string path_;
+  Segment segment_;
+  std::unique_ptr<Lease> lease_;
+  int fd_ = -1;
+  u32 patience_ = 0;
+  bool shrunk_ = false;
+  bool created_ = false;
+};
+
+}  // namespace
+
+Napi::Function export_segment_class(Napi::Env env) { return NativeSegment::define(env); }
+
+Napi::Value is_abandoned(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "argument 1 must be a path");
+  return Napi::Boolean::New(info.Env(), abandoned(info[0].As<Napi::String>().Utf8Value().c_str()));
+}
+
+}  // namespace mishap

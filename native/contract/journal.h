@@ -1,0 +1,26 @@
+// Decision events, for recording and observing: a bounded ring of many writers and one reader. A slot is
+// published by storing position + 1 in `turn` (Vyukov's bounded queue); a full ring drops and counts.
+#pragma once
+
+#include "fields.h"
+
+namespace mishap {
+
+enum class EventKind : u8 { FlowOpened = 1, Decision = 2 };
+
+#define MISHAP_EVENT(FIELD, ARRAY)                                                      \
+  FIELD(u64, turn, "position + 1 once readable")                                        \
+  FIELD(u64, key, "the flow's identity hash")                                           \
+  FIELD(u64, unit, "number of the unit of chance, or of the call for the payload stage") \
+  FIELD(u64, value, "what the draw chose, where it chose: ns of jitter, copies, bytes") \
+  FIELD(u8, kind, "1 flow opened, 2 decision")                                          \
+  FIELD(u8, op, "OpKind")                                                               \
+  FIELD(u8, direction, "Direction")                                                     \
+  FIELD(u8, stage, "Stage")                                                             \
+  FIELD(u8, verdict, "Verdict")                                                         \
+  FIELD(u8, fault, "Fault")                                                             \
+  FIELD(u16, policy, "policy index")                                                    \
+  ARRAY(char, flow, 88, "kind 1: the flow's identity in words, NUL-terminated")
+MISHAP_STRUCT(Event, 128, "A journal event.", MISHAP_EVENT)
+
+}  // namespace mishap

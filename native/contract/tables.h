@@ -1,0 +1,46 @@
+// The small tables beside rows and flows: who owns what, which processes take part, the shared rate clocks.
+#pragma once
+
+#include "fields.h"
+
+namespace mishap {
+
+#define MISHAP_BINDING(FIELD, ARRAY)                                                    \
+  FIELD(u32, seq, "sequence lock; 0 free")                                              \
+  FIELD(i32, pid, "process")                                                            \
+  FIELD(i32, tid, "thread; 0 the whole process")                                        \
+  FIELD(i32, policy, "policy index; -1 explicitly none")                                \
+  FIELD(u64, start, "start time of that thread or process, clock ticks since boot")
+MISHAP_STRUCT(Binding, 24, "A policy attached to a thread or a process.", MISHAP_BINDING)
+
+enum class ProcessState : u32 { Free, Starting, Attached, Execing, Gone };
+
+#define MISHAP_PROCESS(FIELD, ARRAY)                                                    \
+  FIELD(u32, state, "0 free, 1 being written, 2 attached, 3 executing another program, 4 gone") \
+  FIELD(i32, pid, "process")                                                            \
+  FIELD(u64, start, "clock ticks since boot")                                           \
+  FIELD(u64, since_ns, "CLOCK_MONOTONIC of the last state change")                      \
+  ARRAY(char, lineage, 40, "who started whom in which order, such as 0.2/1")            \
+  ARRAY(char, program, 64, "path or name, its end where it is longer")
+MISHAP_STRUCT(Process, 128, "A process that carries the interceptor.", MISHAP_PROCESS)
+
+enum class OwnerSource : u32 { Interceptor = 1, Kernel = 2 };
+
+#define MISHAP_OWNER(FIELD, ARRAY)                                                      \
+  FIELD(u64, cookie, "socket cookie; 0 free")                                           \
+  FIELD(i32, pid, "process that created it")                                            \
+  FIELD(i32, tid, "thread that created it")                                             \
+  FIELD(i32, fd, "descriptor at creation, -1 unknown")                                  \
+  FIELD(i32, bound_policy, "policy bound to the socket by name, or -1")                 \
+  FIELD(u32, source, "1 interceptor, 2 kernel")                                         \
+  FIELD(u32, role, "Role")                                                              \
+  FIELD(u64, created_ns, "CLOCK_MONOTONIC")                                             \
+  FIELD(u64, cgroup, "cgroup id where the kernel said it, else 0")
+MISHAP_STRUCT(Owner, 48, "Who owns a socket.", MISHAP_OWNER)
+
+#define MISHAP_LINK(FIELD, ARRAY)                                                       \
+  FIELD(u64, rate_clock_ns, "GCRA theoretical arrival time, CLOCK_MONOTONIC")           \
+  ARRAY(u64, reserved, 7, "zero: one cache line a link")
+MISHAP_STRUCT(Link, 64, "What the flows of a policy share in one direction.", MISHAP_LINK)
+
+}  // namespace mishap

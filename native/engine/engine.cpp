@@ -1,0 +1,288 @@
+// The pipeline: cuts a call into units, runs the stages over each, merges what needs no special treatment into steps, and
+// books what was carried out. See engine.h.
+#include "engine.h"
+
+#include <string.h>
+
+#include <initializer_list>
+
+#include "stages.h"
+
+namespace mishap::engine {
+namespace {
+
+constexpr u32 kOffsetBits = 11;
+static_assert(kStreamUnitBytes < 1u << kOffsetBits);
+constexpr u64 kOneUnit = 1ull << kOffsetBits;
+
+u64 unit_of(const FlowDirection& state) { return state.progress >> kOffsetBits; }
+u64 offset_in(const FlowDirection& state) { return state.progress & (kOneUnit - 1); }
+
+FlowDirection* side(Flow* flow, Direction direction) { return direction == Direction::Uplink ? &flow->up : &flow->down; }
+
+bool carries_data(OpKind kind) { return kind == OpKind::Send || kind == OpKind::Recv; }
+
+void advance(const Call& call, FlowDirection* state, u64 bytes) {
+  state->bytes += bytes;
+  if (!call.stream) return;  // a datagram's unit was claimed when the call began
+  u64 offset = offset_in(*state) + bytes;
+  if (offset >= kStreamUnitBytes) state->progress = (unit_of(*state) + 1) << kOffsetBits;
+  else state->progress += bytes;
+}
+
+struct Piece {
+  u64 bytes;
+  bool fresh;
+  u64 number;
+  Decision decision;
+};
+
+// Decides the unit that the next byte belongs to and moves the draft past it.
+Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
+  const Row& row = *call->row;
+  FlowDirection& state = call->draft;
+  Piece piece;
+  piece.number = unit_of(state);
+  piece.fresh = !call->stream || offset_in(state) == 0;
+  piece.bytes = bytes_left;
+  if (call->stream && carries_data(call->kind)) {
+    u64 rest = kStreamUnitBytes - offset_in(state);
+    if (piece.bytes > rest) piece.bytes = rest;
+  }
+  u64 behind = call->stream ? (bytes_left - piece.bytes + kStreamUnitBytes - 1) / kStreamUnitBytes : 0;
+  const RowDirection& line = call->direction == Direction::Uplink ? row.up : row.down;
+  Unit unit = {row, line, *call, state, piece.number, piece.bytes, behind, ahead, piece.fresh};
+
+  u32 asked = row.faults & call->allowed;
+  if (call->stream && carries_data(call->kind) && (asked & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen)))) {
+    for (u64 room : {session_room(unit), transport_room(unit)})
+      if (room && room < piece.bytes) piece.bytes = room;
+  }
+  Decision& decision = piece.decision;
+  constexpr u32 base = bit(Fault::Latency) | bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
+  constexpr u32 ends = bit(Fault::ConnectTimeout) | bit(Fault::RecvTimeout) | bit(Fault::ConnectionError) | bit(Fault::HalfOpen);
+  constexpr u32 after = bit(Fault::PacketReorder) | bit(Fault::PacketDuplicate);
+  if (call->kind == OpKind::Dns) {
+    resolver(unit, &decision);
+  } else {
+    if (asked & bit(Fault::SessionBudget)) session_guard(unit, &decision);
+    if (decision.outcome == Verdict::Continue && (asked & base)) chaos_base(unit, &decision);
+    if (decision.outcome == Verdict::Continue && (asked & bit(Fault::Jitter))) timing(unit, &decision);
+    if (decision.outcome == Verdict::Continue && (asked & ends)) transport(unit, &decision);
+    if (decision.outcome == Verdict::Continue && (asked & after)) post_routing(unit, &decision);
+  }
+  if (carries_data(call->kind)) advance(*call, &state, piece.bytes);
+  return piece;
+}
+
+void emit(const Call& call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, u64 value) {
+  count_verdict(*call.segment, call.policy, stage, verdict);
+  if (!(load(&call.segment->header->flags) & kHeaderJournal)) return;
+  Event event = {};
+  event.key = load(&call.flow->key);
+  event.unit = piece.number;
+  event.value = value;
+  event.kind = static_cast<u8>(EventKind::Decision);
+  event.op = static_cast<u8>(call.kind);
+  event.direction = static_cast<u8>(call.direction);
+  event.stage = static_cast<u8>(stage);
+  event.verdict = static_cast<u8>(verdict);
+  event.fault = static_cast<u8>(fault);
+  event.policy = static_cast<u16>(call.policy);
+  push_event(*call.segment, event);
+}
+
+// Counts and journals what one unit's decision was, stage by stage. Rate is left out: it depends on the clock.
+void emit_decision(const Call& call, const Piece& piece) {
+  const Decision& d = piece.decision;
+  auto part = [&](Part p) { return d.part_ns[static_cast<u32>(p)]; };
+  if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<u64>(part(Part::Latency)));
+  if (part(Part::Loss)) emit(call, piece, Stage::ChaosBase, Verdict::Drop, d.loss_fault, 0);
+  if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, static_cast<u64>(part(Part::Jitter)));
+  if (part(Part::Dns)) emit(call, piece, Stage::Resolver, Verdict::Delay, Fault::DnsDelay, static_cast<u64>(part(Part::Dns)));
+  if (d.outcome != Verdict::Continue) emit(call, piece, d.stage, d.outcome, d.fault, 0);
+  if (d.hold) emit(call, piece, Stage::PostRouting, Verdict::Reorder, Fault::PacketReorder, d.hold_window);
+  if (d.copies) emit(call, piece, Stage::PostRouting, Verdict::Duplicate, Fault::PacketDuplicate, d.copies);
+}
+
+Fault fault_of(const Decision& d, Part part) {
+  switch (part) {
+    case Part::Jitter: return Fault::Jitter;
+    case Part::Loss: return d.loss_fault;
+    case Part::Rate: return Fault::Rate;
+    case Part::Dns: return Fault::DnsDelay;
+    default: return Fault::Latency;
+  }
+}
+
+}  // namespace
+
+Wants wants(const Segment& segment, i32 policy) {
+  const Row* row = cached_row(segment, policy);
+  if (!row) return {};
+  return {
+      .dated = (row->down.latency_ns || row->down.jitter_ns) != 0,
+      .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
+      .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
+      .recv_limit_ns = row->faults & bit(Fault::RecvTimeout) ? row->recv_timeout_ns : 0,
+  };
+}
+
+Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 now_ns, bool inside_sender) {
+  call->segment = &segment;
+  call->flow = flow;
+  call->policy = load(&flow->policy);
+  call->row = cached_row(segment, call->policy);
+  if (!call->row) return Begun::NoRow;
+  const Row& row = *call->row;
+  if (inside_sender) {
+    bool down_payload = row.mutation_target == static_cast<u8>(MutationTarget::DownlinkOnly);
+    call->allowed = row.down.only_mask | (down_payload ? bit(Fault::PayloadMutation) : 0);
+  }
+  u64 epoch = load(&segment.header->epoch_ns);
+  call->scale_ppm = row.schedule_kind == 0 ? kCertainPpm : schedule_scale_ppm(row, now_ns > epoch ? now_ns - epoch : 0);
+  if (call->scale_ppm == 0) return Begun::Gated;
+  call->kind = kind;
+  call->direction = direction;
+  auto role = static_cast<Role>(load(&flow->role));
+  call->stream = role == Role::Connector || role == Role::Acceptor;
+  call->now_ns = now_ns;
+  call->draw_key = draw_key(row.seed, load(&flow->key), kind, direction);
+
+  FlowDirection* state = side(flow, direction);
+  FlowDirection& draft = call->draft;
+  draft.bytes = load(&state->bytes);
+  draft.ops = load(&state->ops);
+  draft.burst_left = load(&state->burst_left);
+  draft.bad_state = load(&state->bad_state);
+  draft.unit_lost = load(&state->unit_lost);
+  if (kind == OpKind::Connect) {
+    draft = {};
+  } else if (call->stream) {
+    draft.progress = load(&state->progress);
+    bool turned = load(&flow->last_direction) != static_cast<u8>(direction);
+    if (turned && offset_in(draft)) draft.progress = (unit_of(draft) + 1) << kOffsetBits;
+  } else {
+    draft.progress = add(&state->progress, kOneUnit);  // claimed now, so that threads never share a unit; returned by finish()
+  }
+  call->start = draft;
+  return Begun::Ready;
+}
+
+Step next_step(Call* call, u64 bytes_left, bool one_unit) {
+  call->start = call->draft;
+  call->ahead_at_start = call->ahead;
+  Step step;
+  do {
+    FlowDirection before = call->draft;
+    Piece piece = next_piece(call, bytes_left, call->ahead);
+    bool plain = piece.decision.plain();
+    if (!plain && step.bytes) {  // it comes as a step of its own
+      call->draft = before;
+      break;
+    }
+    if (step.bytes == 0 || piece.decision.delay_ns() > step.decision.delay_ns()) step.decision = piece.decision;
+    step.bytes += piece.bytes;
+    bytes_left -= piece.bytes;
+    call->ahead++;
+    if (!plain || one_unit) break;
+  } while (bytes_left && carries_data(call->kind));
+  return step;
+}
+
+void commit(Call* call, const Step& step, u64 bytes) {
+  bool whole = bytes == step.bytes;
+  bool hits = !step.decision.plain();
+  for (i64 part : step.decision.part_ns) hits |= part != 0;  // the parts, not their sum: jitter may cancel the latency
+  if (!whole || hits) {  // walk the units again: the draws are the same, and now they count
+    FlowDirection kept = call->draft;
+    call->draft = call->start;
+    call->ahead = call->ahead_at_start;
+    u64 left = bytes;
+    do {
+      Piece piece = next_piece(call, left, call->ahead++);
+      const Decision& d = piece.decision;
+      if (piece.fresh && hits) emit_decision(*call, piece);
+      // A limit met within a unit. (The rest of a lost unit, which chaos base drops, was counted with its start.)
+      else if (d.outcome != Verdict::Continue && d.stage != Stage::ChaosBase) emit(*call, piece, d.stage, d.outcome, d.fault, 0);
+      left -= piece.bytes < left ? piece.bytes : left;
+    } while (left && carries_data(call->kind));
+    if (whole) call->draft = kept;
+  }
+  call->progressed = true;
+  Flow* flow = call->flow;
+  if (call->kind == OpKind::Connect) return;
+  FlowDirection* state = side(flow, call->direction);
+  if (call->stream) {
+    if (load(&state->progress) != call->start.progress && offset_in(call->start)) {
+      u64* bits = &call->segment->header->determinism;
+      if (!(load(bits) & 1)) __atomic_fetch_or(bits, 1, __ATOMIC_RELAXED);
+    }
+    store(&state->progress, call->draft.progress);
+    store(&state->bytes, call->draft.bytes);
+  } else {
+    add(&state->bytes, bytes);
+  }
+  if (call->draft.burst_left != load(&state->burst_left)) store(&state->burst_left, call->draft.burst_left);
+  if (call->draft.bad_state != load(&state->bad_state)) store(&state->bad_state, call->draft.bad_state);
+  if (call->draft.unit_lost != load(&state->unit_lost)) store(&state->unit_lost, call->draft.unit_lost);
+  if (load(&flow->first_op_ns) == 0) store(&flow->first_op_ns, call->now_ns);
+}
+
+void finish(Call* call) {
+  Flow* flow = call->flow;
+  if (call->kind == OpKind::Connect || call->kind == OpKind::Dns) {
+    Stats* stats = stats_of(*call->segment, call->policy);
+    if (call->kind == OpKind::Dns && !call->progressed && !call->stream) add(&side(flow, call->direction)->progress, u64{0} - kOneUnit);
+    if (stats && call->progressed) add(call->kind == OpKind::Connect ? &stats->connects : &stats->lookups, u64{1});
+    return;
+  }
+  FlowDirection* state = side(flow, call->direction);
+  if (!call->progressed) {
+    if (!call->stream) add(&state->progress, u64{0} - kOneUnit);
+    return;
+  }
+  if (call->stream) store(&state->ops, load(&state->ops) + 1);
+  else add(&state->ops, u64{1});
+  if (load(&flow->last_direction) != static_cast<u8>(call->direction)) store(&flow->last_direction, static_cast<u8>(call->direction));
+}
+
+void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 bytes) {
+  FlowDirection* state = side(flow, direction);
+  add(&state->ops, u64{1});
+  add(&state->bytes, bytes);
+  if (Stats* stats = stats_of(segment, load(&flow->policy))) add(&stats->gated_ops[static_cast<u32>(direction)], u64{1});
+}
+
+void delivered(const Call& call, const Decision& decision, u64 measured_ns) {
+  i64 asked = decision.delay_ns();
+  if (asked <= 0) return;
+  for (u32 p = 0; p < kParts; p++) {
+    i64 part = decision.part_ns[p];
+    if (part == 0) continue;
+    u64 size = static_cast<u64>(part < 0 ? -part : part);
+    u64 share = static_cast<u64>(static_cast<unsigned __int128>(size) * measured_ns / static_cast<u64>(asked));
+    record_time(*call.segment, call.policy, fault_of(decision, static_cast<Part>(p)), call.direction, share, size);
+  }
+}
+
+void applied(const Call& call, Fault fault, u64 times) { count_applied(*call.segment, call.policy, fault, call.direction, times); }
+
+void applied_wait(const Call& call, Fault fault, u64 measured_ns, u64 asked_ns) {
+  record_time(*call.segment, call.policy, fault, call.direction, measured_ns, asked_ns);
+}
+
+void commit_mutation(const Call& call, const Mutation& mutation) {
+  Piece piece = {};
+  piece.number = mutation.call_number;
+  emit(call, piece, Stage::Payload, Verdict::Mutate, Fault::PayloadMutation, static_cast<u64>(mutation.type));
+}
+
+u64 hash_bytes(u64 seed, const void* bytes, u64 length) {
+  const u8* p = static_cast<const u8*>(bytes);
+  u64 h = 0xcbf29ce484222325ull ^ seed;
+  for (u64 i = 0; i < length; i++) h = (h ^ p[i]) * 0x100000001b3ull;
+  return mix(h);
+}
+
+}  // namespace mishap::engine

@@ -1,0 +1,139 @@
+// The engine decides; it never acts. One intercepted call becomes a Call; next_step() cuts it into steps, each a run
+// of bytes with one Decision; the executor (interceptor, later the relay) carries a step out and says with commit()
+// how far it got, so that what made no progress has drawn nothing.
+//
+//   bytes of a call ──units──▶ R0 resolve ▶ R1 session guard ▶ R2 chaos base ▶ R3 flow control ▶ R4 timing
+//                              ▶ R5 transport ▶ R6 resolver ──▶ Decision ──▶ R7 payload ▶ R8 post-routing
+//
+// Pure: (row, flow, op, clock, random draw) -> decision. No libc beyond memcpy, no allocation, no lock, no policy field
+// visible to callers: `Row` stays opaque here. Each stage is one file, r0 to r8, with its test beside it.
+#pragma once
+
+#include "contract/flow.h"
+#include "segment/segment.h"
+
+namespace mishap::engine {
+
+// The parts a delay is made of, in nanoseconds; jitter may be negative.
+enum class Part : u8 { Latency, Jitter, Loss, Rate, Dns, Count };
+constexpr u32 kParts = static_cast<u32>(Part::Count);
+
+struct Decision {
+  Verdict outcome = Verdict::Continue;  // Continue, or what ended it: Drop, Timeout, Error, NxDomain
+  Stage stage = Stage::Resolve;         // the stage that ended it
+  Fault fault = Fault::Latency;         // on whose account
+  Fault loss_fault = Fault::PacketLoss; // whose recovery part Loss is
+  ErrorKind error = ErrorKind::Reset;
+  bool hold = false;                    // R8: later units overtake this one
+  u32 copies = 0;                       // R8: extra copies
+  u32 hold_window = 0;                  // later units that may overtake
+  u64 hold_ns = 0;                      // 0: no time bound
+  u64 timeout_ns = 0;                   // Timeout: how long the wait lasts
+  u64 limit_ns = 0;                     // connect, recv: give up after this long; 0 never
+  u64 answer_ns = 0;                    // connect: the answer's way back, after the real attempt
+  i64 part_ns[kParts] = {};
+
+  i64 delay_ns() const {
+    i64 way = part_ns[0] + part_ns[1];
+    return (way > 0 ? way : 0) + part_ns[2] + part_ns[3] + part_ns[4];
+  }
+  bool plain() const { return outcome == Verdict::Continue && !hold && !copies; }
+  bool untouched() const { return plain() && delay_ns() == 0 && answer_ns == 0 && limit_ns == 0; }
+};
+
+struct Step {
+  u64 bytes = 0;  // of the call, in order; a step that is not plain is (part of) one unit
+  Decision decision;
+};
+
+// One intercepted call under a policy. Fill it with begin(); fields are the engine's own but for those marked (in).
+struct Call {
+  const Segment* segment = nullptr;
+  Flow* flow = nullptr;
+  const Row* row = nullptr;
+  i32 policy = -1;
+  OpKind kind = OpKind::Send;
+  Direction direction = Direction::Uplink;
+  bool stream = false;
+  u32 allowed = ~0u;        // bits of Fault that may act here
+  u32 scale_ppm = 0;        // of a ramp
+  u64 now_ns = 0;           // (in) CLOCK_MONOTONIC: of the call, or of the arrival being received
+  u64 draw_key = 0;
+  u64 syn_retries = 6;      // (in) connect: net.ipv4.tcp_syn_retries
+  u64 syn_linear = 4;       // (in) connect: net.ipv4.tcp_syn_linear_timeouts
+  u64 ahead = 0;            // units of this call in earlier steps
+  u64 ahead_at_start = 0;
+  bool progressed = false;
+  FlowDirection draft = {}; // the direction's state as this call would leave it
+  FlowDirection start = {}; // as the current step found it
+};
+
+// What resolution can know about a flow besides its addresses; empty strings where unknown.
+struct Names {
+  const char* host = "";
+  const char* sni = "";
+  const char* unix_path = "";
+};
+struct Resolution {
+  i32 policy = -1;
+  bool wants_sni = false;  // a rule with `sni` may still match once the ClientHello is seen
+};
+// R0, once a flow and whenever a policy, a binding or a name changed: fd owner, then thread, process, project; then targets.
+Resolution resolve(const Segment& segment, const Flow& flow, const Names& names, i32 pid, i32 tid);
+// Whether a name looked up is one that the thread's policy faults; the policy or -1.
+i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid);
+
+// Whether the flow's policy wants this, before a call is begun: for what has to be set up ahead.
+struct Wants {
+  bool dated;             // downlink delays: arrivals must be dated
+  bool payload;           // R7 may act
+  bool guarded;           // a budget or half-open may end the conversation before anything arrives
+  u64 recv_limit_ns;      // timeout.recv; 0 none
+};
+Wants wants(const Segment& segment, i32 policy);
+
+// Starts a call. `inside_sender`: a datagram whose sender is in the project and carried its faults already.
+// NoRow: none could be read. Gated: its schedule is off. Either way the call passes through.
+enum class Begun : u8 { Ready, NoRow, Gated };
+Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 now_ns, bool inside_sender = false);
+
+// The next step over at most bytes_left bytes (connect and dns: bytes_left 1). Steps follow one another. `one_unit`
+// keeps it to a single unit, for when held units have to be overtaken one by one.
+Step next_step(Call* call, u64 bytes_left, bool one_unit = false);
+// The link's rate (R3): books bytes on the clock and adds the wait to the step. Unbook what was not carried.
+void book_rate(Call* call, Step* step);
+void unbook_rate(Call* call, u64 bytes);
+// Carried out up to `bytes` of the step: state, counters and journal follow. Not called, nothing has happened.
+void commit(Call* call, const Step& step, u64 bytes);
+// Once for every call that began Ready, after its last commit: counts the op and turns the conversation.
+void finish(Call* call);
+// A call that passed through because the schedule was off: it still counts.
+void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 bytes);
+
+// Evidence, from where the effect was carried out. `measured_ns` is what the clock said between the moment the bytes were
+// there and the moment they were let go; it is shared out over the decision's parts.
+void delivered(const Call& call, const Decision& decision, u64 measured_ns);
+// One fault's effect on `times` units, ops or lookups.
+void applied(const Call& call, Fault fault, u64 times);
+void applied_wait(const Call& call, Fault fault, u64 measured_ns, u64 asked_ns);
+
+// R7 over the bytes one call carries.
+struct Mutation {
+  MutationType type = MutationType::None;  // None: leave the bytes
+  bool dry_run = false;
+  u64 call_number = 0;
+  u64 truncate_size, inject_position, swap_first, swap_second, corrupt_key;
+  u32 corrupt_count;
+  u8 inject_length, find_length, replace_length;
+  u8 inject_data[64], replace_find[32], replace_with[32];
+};
+constexpr u32 kMaxGrowth = 64;  // bytes a mutation can add
+Mutation plan_mutation(const Call& call, u64 bytes);
+// Transforms in place; `capacity` bounds growth. Returns the new length.
+u64 mutate(const Mutation& mutation, u8* bytes, u64 length, u64 capacity);
+void commit_mutation(const Call& call, const Mutation& mutation);
+
+// Names for identity: FNV-1a, and a finalizer that spreads every bit (Steele, Lea, Flood 2014: SplitMix64).
+u64 hash_bytes(u64 seed, const void* bytes, u64 length);
+
+}  // namespace mishap::engine

@@ -1,0 +1,494 @@
+// Downlink: every call that receives. The bytes are received for real first, and with them when they arrived; then the engine
+// decides over what was received, the call waits until arrival + delay, and the received span is changed, withheld or handed
+// over. Two receives of one answer share its arrival and so wait once. A call that finds nothing has drawn nothing.
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "interceptor.h"
+#include "wire/dns.h"
+
+namespace mishap {
+
+// names.cpp: the resolver's own traffic is a class of its own.
+ssize_t receive_answer(const Incoming& in, Socket* socket, RealReceive original, const void* arguments);
+
+namespace {
+
+constexpr size_t kControlBytes = 1024;
+constexpr u64 kSecond = 1000000000;
+
+struct Arrival {
+  ssize_t bytes;    // received, or -1 with errno
+  u64 at_ns;        // CLOCK_MONOTONIC
+  bool from_inside; // a datagram whose sender carried its faults
+};
+
+// The kernel's stamp is wall-clock time: carried over to the monotonic clock by the difference at this moment.
+u64 monotonic_of(const timespec& stamp, u64 now) {
+  timespec wall;
+  clock_gettime(CLOCK_REALTIME, &wall);
+  i64 age = (static_cast<i64>(wall.tv_sec) - stamp.tv_sec) * static_cast<i64>(kSecond) + (wall.tv_nsec - stamp.tv_nsec);
+  return age > 0 && static_cast<u64>(age) < now ? now - static_cast<u64>(age) : now;
+}
+
+// Without a stamp: bytes that were there when an earlier receive looked arrived by then; others are dated now, never
+// earlier than true.
+u64 ledger_arrival(int fd, Flow* flow, u64 bytes, u64 now) {
+  u64 before = load(&flow->down.bytes);
+  u64 at = before < load(&flow->seen_bytes) ? load(&flow->seen_at_ns) : now;
+  int queued = 0;
+  if (ioctl(fd, FIONREAD, &queued) == 0 && queued > 0) {
+    u64 seen = before + bytes + static_cast<u64>(queued);
+    if (seen > load(&flow->seen_bytes)) {
+      store(&flow->seen_bytes, seen);
+      store(&flow->seen_at_ns, now);
+    }
+  }
+  return at;
+}
+
+// Copies the program's share of the control messages: all but the stamp that we asked for.
+void pass_control(const msghdr& ours, msghdr* theirs) {
+  size_t used = 0;
+  for (const cmsghdr* c = CMSG_FIRSTHDR(&ours); c; c = CMSG_NXTHDR(const_cast<msghdr*>(&ours), const_cast<cmsghdr*>(c))) {
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) continue;
+    size_t space = CMSG_ALIGN(c->cmsg_len);
+    if (used + c->cmsg_len > theirs->msg_controllen) {
+      theirs->msg_flags |= MSG_CTRUNC;
+      break;
+    }
+    memcpy(static_cast<u8*>(theirs->msg_control) + used, c, c->cmsg_len);
+    used += used + space <= theirs->msg_controllen ? space : c->cmsg_len;
+  }
+  theirs->msg_controllen = used;
+}
+
+// Receives with our own control buffer and source address, so that arrival and sender are known.
+Arrival receive_dated(const Incoming& in, Socket* socket) {
+  Arrival arrival = {-1, 0, false};
+  alignas(cmsghdr) u8 control[kControlBytes];
+  sockaddr_storage source;
+  msghdr message = {};
+  message.msg_iov = const_cast<iovec*>(in.parts);
+  message.msg_iovlen = static_cast<size_t>(in.count);
+  message.msg_name = &source;
+  message.msg_namelen = sizeof(source);
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  arrival.bytes = real.recvmsg(in.fd, &message, in.flags);
+  if (arrival.bytes < 0) return arrival;
+  u64 now = now_ns();
+  bool stamped = false;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
+    if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
+      timespec stamp;
+      memcpy(&stamp, CMSG_DATA(c), sizeof(stamp));
+      arrival.at_ns = monotonic_of(stamp, now);
+      stamped = true;
+    }
+  if (!stamped) arrival.at_ns = socket->stream ? ledger_arrival(in.fd, socket->flow, static_cast<u64>(arrival.bytes), now) : now;
+  if (!socket->stream) arrival.from_inside = sender_inside(in.fd, socket, reinterpret_cast<sockaddr*>(&source), message.msg_namelen);
+  if (in.message) {
+    in.message->msg_flags = message.msg_flags;
+    if (in.message->msg_name) memcpy(in.message->msg_name, &source, in.message->msg_namelen < message.msg_namelen ? in.message->msg_namelen : message.msg_namelen);
+    in.message->msg_namelen = in.message->msg_name || message.msg_namelen == 0 ? message.msg_namelen : in.message->msg_namelen;
+    if (in.message->msg_control) pass_control(message, in.message);
+    else in.message->msg_controllen = 0;
+  } else if (in.from && in.from_length) {
+    memcpy(in.from, &source, *in.from_length < message.msg_namelen ? *in.from_length : message.msg_namelen);
+    *in.from_length = message.msg_namelen;
+  }
+  return arrival;
+}
+
+// timeout.recv: gives the receive until `limit` after it began to find nothing. False: time is up.
+bool data_within(const Incoming& in, Flow* flow, u64 limit_ns, bool nonblocking) {
+  u64 now = now_ns(), since = load(&flow->wait_since_ns);
+  if (!nonblocking || since == 0) store(&flow->wait_since_ns, since = now);
+  if (ready_now(in.fd, POLLIN)) return true;
+  if (nonblocking) return now - since < limit_ns;
+  u64 due = since + limit_ns;
+  while ((now = now_ns()) < due && active()) {
+    u64 left = due - now < kSecond / 5 ? due - now : kSecond / 5;
+    timespec t = {0, static_cast<long>(left)};
+    pollfd p = {in.fd, POLLIN, 0};
+    long n = real.syscall(SYS_ppoll, reinterpret_cast<long>(&p), 1, reinterpret_cast<long>(&t), 0, 8, 0);
+    if (n != 0) return true;  // data, or a signal: the real call answers that
+  }
+  return !active();
+}
+
+// Units and copies that wait to be received.
+struct Pending {
+  Socket* socket;
+  void push(const u8* bytes, u64 size, const engine::Decision& d, bool copy) {
+    iovec part = {const_cast<u8*>(bytes), size};
+    Held* held = make_held(&part, 1, 0, size);
+    if (!held) return;
+    held->window = copy ? 0 : d.hold_window;
+    held->due_ns = !copy && d.hold_ns ? held->since_ns + d.hold_ns : 0;
+    Held** link = &socket->held[1];
+    while (*link) link = &(*link)->next;
+    *link = held;
+  }
+  // One that is due: its window used up, its time come, or `any` (nothing else can come).
+  Held* pop(bool any) {
+    u64 now = now_ns();
+    for (Held** link = &socket->held[1]; *link; link = &(*link)->next) {
+      Held* held = *link;
+      if (!any && held->window && !(held->due_ns && held->due_ns <= now)) continue;
+      *link = held->next;
+      return held;
+    }
+    return nullptr;
+  }
+  void overtaken(u32 units) {
+    for (Held* held = socket->held[1]; held; held = held->next) {
+      if (held->window) held->overtaken += units;
+      held->window = held->window > units ? held->window - units : 0;
+    }
+  }
+  u64 next_due() const {
+    u64 due = 0;
+    for (Held* held = socket->held[1]; held; held = held->next)
+      if (held->due_ns && (due == 0 || held->due_ns < due)) due = held->due_ns;
+    return due;
+  }
+};
+
+// Hands over a withheld unit; on streams what does not fit stays first in line.
+ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
+  u64 room = in.total < held->bytes ? in.total : held->bytes;
+  scatter(held->data, room, in.parts, in.count);
+  if (in.message) {
+    in.message->msg_controllen = 0;
+    in.message->msg_flags = !socket->stream && room < held->bytes ? MSG_TRUNC : 0;
+  }
+  if (held->overtaken) record_time(self.segment, socket->policy, Fault::PacketReorder, Direction::Downlink, now_ns() - held->since_ns, 0);
+  held->overtaken = 0;
+  if (socket->stream && room < held->bytes) {
+    memmove(held->data, held->data + room, held->bytes - room);
+    held->bytes -= room;
+    held->window = 0;
+    held->next = socket->held[1];
+    socket->held[1] = held;
+  } else {
+    free_held(held);
+  }
+  return static_cast<ssize_t>(room);
+}
+
+enum class Outcome : u8 { Deliver, Swallowed, Ended };
+struct Received {
+  Outcome outcome;
+  u64 bytes;  // Deliver: left in the buffer
+};
+
+// The general case: what was received lies in one buffer and is walked unit by unit into what the program gets.
+Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, u8* bytes, u64 total) {
+  Pending pending = {socket};
+  u64 done = 0, kept = 0;
+  do {
+    engine::Step step = engine::next_step(call, total - done, socket->held[1] != nullptr);
+    const engine::Decision& d = step.decision;
+    engine::book_rate(call, &step);
+    if (i64 delay = d.delay_ns(); delay > 0 && d.outcome == Verdict::Continue) {
+      u64 due = call->now_ns + static_cast<u64>(delay);
+      if (due > now_ns()) engine::delivered(*call, d, wait_until(due) - call->now_ns);
+    }
+    switch (d.outcome) {
+      case Verdict::Continue: break;
+      case Verdict::Drop:
+        engine::applied(*call, d.fault, 1);
+        engine::commit(call, step, step.bytes);
+        done += step.bytes;
+        continue;
+      case Verdict::Timeout: {
+        if (kept) return {Outcome::Deliver, kept};
+        u64 start = now_ns(), end = wait_until(start + d.timeout_ns);
+        engine::applied_wait(*call, d.fault, end - start, d.timeout_ns);
+        engine::commit(call, step, 0);
+        errno = ETIMEDOUT;
+        return {Outcome::Ended, 0};
+      }
+      default: {
+        if (kept) return {Outcome::Deliver, kept};
+        int error = break_connection(in.fd, socket, d.error);
+        engine::applied(*call, d.fault, 1);
+        engine::commit(call, step, 0);
+        errno = error;
+        return {Outcome::Ended, 0};
+      }
+    }
+    if (d.hold) {
+      pending.push(bytes + done, step.bytes, d, false);
+    } else {
+      if (kept != done) memmove(bytes + kept, bytes + done, step.bytes);
+      pending.overtaken(1);
+      for (u32 i = 0; i < d.copies; i++) {
+        pending.push(bytes + kept, step.bytes, d, true);
+        engine::applied(*call, Fault::PacketDuplicate, 1);
+      }
+      kept += step.bytes;
+    }
+    engine::commit(call, step, step.bytes);
+    done += step.bytes;
+  } while (done < total);
+  return {kept || (total == 0 && !call->stream) ? Outcome::Deliver : Outcome::Swallowed, kept};
+}
+
+struct ReceiveCall {
+  int fd;
+  void* bytes;
+  size_t size;
+  int flags;
+  sockaddr* from;
+  socklen_t* length;
+};
+struct VectorCall {
+  int fd;
+  const iovec* parts;
+  int count;
+  off_t offset;
+  int flags;
+};
+struct MessageCall {
+  int fd;
+  msghdr* message;
+  int flags;
+};
+
+ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original, const void* arguments) {
+  Flow* flow = socket->flow;
+  engine::Wants wants = engine::wants(self.segment, socket->policy);
+  if (wants.dated && !socket->stamped) stamp_arrivals(in.fd, socket);
+  Pending pending = {socket};
+  for (;;) {
+    if (socket->held[1])
+      if (Held* held = pending.pop(false)) return deliver(in, socket, held);
+
+    if (wants.guarded && load(&flow->first_op_ns)) {  // a spent budget ends the conversation before anything arrives
+      engine::Call call;
+      if (engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, now_ns()) == engine::Begun::Ready) {
+        engine::Step step = engine::next_step(&call, 0);
+        bool over = (step.decision.fault == Fault::SessionBudget || step.decision.fault == Fault::HalfOpen) &&
+                    (step.decision.outcome == Verdict::Timeout || step.decision.outcome == Verdict::Error);
+        if (over && still_ours(in.fd, socket)) {
+          u8 nothing = 0;
+          call.draft = call.start;
+          Received end = sort_out(&call, socket, in, &nothing, 0);
+          engine::finish(&call);
+          if (end.outcome == Outcome::Ended) return -1;
+        } else {
+          engine::finish(&call);
+        }
+      }
+    }
+
+    bool nonblocking = false;
+    if (wants.recv_limit_ns || socket->held[1]) {
+      nonblocking = is_nonblocking(in.fd, in.flags);
+      if (socket->held[1] && !nonblocking && !ready_now(in.fd, POLLIN)) {
+        u64 due = pending.next_due(), now = now_ns();
+        if (due) {  // a withheld unit's time may come before anything overtakes it
+          pollfd p = {in.fd, POLLIN, 0};
+          u64 left = due > now ? due - now : 0;
+          timespec t = {static_cast<time_t>(left / kSecond), static_cast<long>(left % kSecond)};
+          real.syscall(SYS_ppoll, reinterpret_cast<long>(&p), 1, reinterpret_cast<long>(&t), 0, 8, 0);
+          if (!ready_now(in.fd, POLLIN)) continue;
+        }
+      }
+      if (wants.recv_limit_ns && !data_within(in, flow, wants.recv_limit_ns, nonblocking)) {
+        u64 waited = now_ns() - load(&flow->wait_since_ns);
+        record_time(self.segment, socket->policy, Fault::RecvTimeout, Direction::Downlink, waited, wants.recv_limit_ns);
+        count_verdict(self.segment, socket->policy, Stage::Transport, Verdict::Timeout);
+        store(&flow->wait_since_ns, u64{0});
+        errno = ETIMEDOUT;
+        return -1;
+      }
+    }
+
+    Arrival arrival = {-1, 0, false};
+    bool own = (wants.dated || !socket->stream) && !(in.message && in.message->msg_controllen > kControlBytes - 64);
+    if (own) {
+      arrival = receive_dated(in, socket);
+    } else {
+      arrival.bytes = original(arguments);
+      arrival.at_ns = now_ns();
+    }
+    if (arrival.bytes < 0) return -1;
+    if (arrival.bytes == 0 && socket->stream) {
+      if (Held* held = pending.pop(true)) return deliver(in, socket, held);  // nothing can overtake it any more
+      return 0;
+    }
+    store(&flow->wait_since_ns, u64{0});
+    u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
+
+    engine::Call call;
+    engine::Begun begun = engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, arrival.at_ns, arrival.from_inside);
+    if (begun != engine::Begun::Ready) {
+      if (begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+      return arrival.bytes;
+    }
+    engine::Mutation mutation = engine::plan_mutation(call, bytes);
+    engine::Step step = engine::next_step(&call, bytes, socket->held[1] != nullptr);
+    bool simple = step.decision.plain() && step.bytes == bytes && mutation.type == MutationType::None && !socket->held[1];
+    if (simple) {
+      engine::book_rate(&call, &step);
+      i64 delay = step.decision.delay_ns();
+      u64 due = arrival.at_ns + static_cast<u64>(delay > 0 ? delay : 0);
+      if (delay > 0 && due > now_ns() && still_ours(in.fd, socket)) engine::delivered(call, step.decision, wait_until(due) - arrival.at_ns);
+      if (!(in.flags & MSG_PEEK)) engine::commit(&call, step, bytes);
+      engine::finish(&call);
+      return arrival.bytes;
+    }
+    if (in.flags & MSG_PEEK) {  // looking changes nothing; what it looked at is sorted out when it is taken
+      engine::finish(&call);
+      return arrival.bytes;
+    }
+    if (!still_ours(in.fd, socket)) {
+      engine::finish(&call);
+      return arrival.bytes;
+    }
+    call.draft = call.start;
+    call.ahead = 0;
+    u64 capacity = bytes + engine::kMaxGrowth;
+    u8* buffer = map_buffer(capacity);
+    if (!buffer) {
+      engine::finish(&call);
+      return arrival.bytes;
+    }
+    gather(in.parts, in.count, 0, buffer, bytes);
+    if (mutation.type != MutationType::None) {
+      bytes = engine::mutate(mutation, buffer, bytes, in.total < capacity ? in.total : capacity);
+      if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
+      engine::commit_mutation(call, mutation);
+    }
+    Received result = sort_out(&call, socket, in, buffer, bytes);
+    int kept = errno;
+    scatter(buffer, result.bytes, in.parts, in.count);
+    unmap_buffer(buffer, capacity);
+    engine::finish(&call);
+    errno = kept;
+    if (result.outcome == Outcome::Ended) return -1;
+    if (result.outcome == Outcome::Deliver) return static_cast<ssize_t>(result.bytes);
+    if (is_nonblocking(in.fd, in.flags) && !ready_now(in.fd, POLLIN)) {  // all of it was lost or withheld
+      errno = EAGAIN;
+      return -1;
+    }
+  }
+}
+
+}  // namespace
+
+ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments) {
+  Guard guard;
+  Socket* socket = guard ? socket_of(in.fd) : nullptr;
+  if (!socket || !active()) return original(arguments);
+  int kept = errno;
+  bool in_force = faulted(in.fd, socket, nullptr, 0);
+  errno = kept;
+  if (socket->resolver && !socket->stream) return receive_answer(in, socket, original, arguments);
+  if (socket->held[0]) release_held(in.fd, socket, false);
+  Flow* flow = socket->flow;
+  if (!in_force || (in.flags & (MSG_OOB | MSG_ERRQUEUE))) {
+    ssize_t n = original(arguments);
+    if (n >= 0 && flow) store(&flow->down.ops, load(&flow->down.ops) + 1);
+    return n;
+  }
+  if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return 0;  // as behind an RST that was reported
+  return receive_faulted(in, socket, original, arguments);
+}
+
+namespace slow {
+
+ssize_t recvfrom(int fd, void* bytes, size_t size, int flags, sockaddr* from, socklen_t* length) {
+  ReceiveCall call = {fd, bytes, size, flags, from, length};
+  iovec part = {bytes, size};
+  Incoming in = {fd, &part, 1, size, flags, nullptr, from, length};
+  return receive_through(in, [](const void* p) {
+    const ReceiveCall& c = *static_cast<const ReceiveCall*>(p);
+    return real.recvfrom(c.fd, c.bytes, c.size, c.flags, c.from, c.length);
+  }, &call);
+}
+ssize_t recv(int fd, void* bytes, size_t size, int flags) { return slow::recvfrom(fd, bytes, size, flags, nullptr, nullptr); }
+
+ssize_t read(int fd, void* bytes, size_t size) {
+  ReceiveCall call = {fd, bytes, size, 0, nullptr, nullptr};
+  iovec part = {bytes, size};
+  Incoming in = {fd, &part, 1, size, 0, nullptr, nullptr, nullptr};
+  return receive_through(in, [](const void* p) {
+    const ReceiveCall& c = *static_cast<const ReceiveCall*>(p);
+    return real.read(c.fd, c.bytes, c.size);
+  }, &call);
+}
+
+ssize_t readv(int fd, const iovec* parts, int count) {
+  VectorCall call = {fd, parts, count, 0, 0};
+  Incoming in = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, 0, nullptr, nullptr, nullptr};
+  return receive_through(in, [](const void* p) {
+    const VectorCall& c = *static_cast<const VectorCall*>(p);
+    return real.readv(c.fd, c.parts, c.count);
+  }, &call);
+}
+
+ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags) {
+  if (offset != -1) return real.preadv2(fd, parts, count, offset, flags);  // a socket answers ESPIPE
+  VectorCall call = {fd, parts, count, offset, flags};
+  Incoming in = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, nullptr, nullptr, nullptr};
+  return receive_through(in, [](const void* p) {
+    const VectorCall& c = *static_cast<const VectorCall*>(p);
+    return real.preadv2(c.fd, c.parts, c.count, c.offset, c.flags);
+  }, &call);
+}
+ssize_t preadv64v2(int fd, const iovec* parts, int count, off_t offset, int flags) { return slow::preadv2(fd, parts, count, offset, flags); }
+
+ssize_t recvmsg(int fd, msghdr* message, int flags) {
+  if (!message) return real.recvmsg(fd, message, flags);
+  MessageCall call = {fd, message, flags};
+  int count = static_cast<int>(message->msg_iovlen);
+  Incoming in = {fd, message->msg_iov, count, length_of(message->msg_iov, count), flags, message, nullptr, nullptr};
+  return receive_through(in, [](const void* p) {
+    const MessageCall& c = *static_cast<const MessageCall*>(p);
+    return real.recvmsg(c.fd, c.message, c.flags);
+  }, &call);
+}
+
+int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  bool in_force;
+  {
+    Guard guard;
+    Socket* socket = guard && active() ? socket_of(fd) : nullptr;
+    in_force = socket && (faulted(fd, socket, nullptr, 0) || socket->resolver);
+  }
+  if (!in_force) return real.recvmmsg(fd, messages, count, flags, timeout);
+  u64 due = timeout ? now_ns() + static_cast<u64>(timeout->tv_sec) * kSecond + static_cast<u64>(timeout->tv_nsec) : 0;
+  unsigned got = 0;
+  for (; got < count && got < IOV_MAX; got++) {
+    int one = flags & ~MSG_WAITFORONE;
+    if (got && (flags & MSG_WAITFORONE)) one |= MSG_DONTWAIT;
+    ssize_t n = slow::recvmsg(fd, &messages[got].msg_hdr, one);
+    if (n < 0) return got ? static_cast<int>(got) : -1;
+    messages[got].msg_len = static_cast<unsigned>(n);
+    if (due && now_ns() >= due) return static_cast<int>(got + 1);
+  }
+  return static_cast<int>(got);
+}
+
+ssize_t __read_chk(int fd, void* bytes, size_t size, size_t room) {
+  return size > room ? real.__read_chk(fd, bytes, size, room) : slow::read(fd, bytes, size);
+}
+ssize_t __recv_chk(int fd, void* bytes, size_t size, size_t room, int flags) {
+  return size > room ? real.__recv_chk(fd, bytes, size, room, flags) : slow::recv(fd, bytes, size, flags);
+}
+ssize_t __recvfrom_chk(int fd, void* bytes, size_t size, size_t room, int flags, sockaddr* from, socklen_t* length) {
+  return size > room ? real.__recvfrom_chk(fd, bytes, size, room, flags, from, length) : slow::recvfrom(fd, bytes, size, flags, from, length);
+}
+
+}  // namespace slow
+}  // namespace mishap

@@ -1,0 +1,237 @@
+// The interceptor: the LD_PRELOAD boundary. It knows libc and sockets, and no policy field: what to do comes from the engine
+// as decisions, and this folder carries them out on real calls.
+//
+//   program ──hook──▶ hooks.cpp: not ours? straight to libc (a load and a branch)
+//                       └▶ sockets.cpp: which flow is this, which policy holds (engine R0)
+//                            └▶ uplink.cpp · downlink.cpp · connecting.cpp · names.cpp: ask the engine step by step,
+//                                 └▶ wait.cpp: let time pass until the step is due   (the one seam between what and how)
+//                                      └▶ the original call, then engine::commit() of what really happened
+//
+// Rules that hold for every line here: no allocation, lock or extra syscall unless a fault is being applied; errno is kept;
+// safe in signal handlers, after fork, and when called from inside itself: then, and whenever anything is wrong, the call
+// passes through to libc.
+#pragma once
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+
+#include "engine/engine.h"
+#include "segment/segment.h"
+
+struct __res_state;
+
+namespace mishap {
+
+// ---- originals: what our hooks stand in front of --------------------------------------------------------------------
+
+struct Originals {
+#define FD(result, name, params, args) result(*name) params;
+#define ALL(result, name, params, args) result(*name) params;
+#include "hooks.def"
+#undef FD
+#undef ALL
+  long (*syscall)(long, long, long, long, long, long, long);
+};
+extern Originals real;
+// Resolves every original once; safe to call again and from any hook that comes before the constructor.
+void resolve_originals();
+
+// ---- this process -----------------------------------------------------------------------------------------------------
+
+struct Self {
+  bool ready;        // the constructor ran
+  bool attached;     // a valid segment is mapped
+  bool legacy_setpriority;
+  i32 pid;           // as of the constructor or the last fork; differs in a vfork child, whose tables are its parent's
+  Segment segment;
+  u32 held;          // units held back anywhere in this process
+  char lineage[40];
+};
+extern Self self;
+
+// What numbers a thread: its path of creation, and how many children and flows of each kind it made.
+struct Thread {
+  char path[40];
+  u32 children;
+  u16 flows[64];
+  bool named;
+  bool inside;  // in one of our slow paths
+  i32 tid;
+};
+extern thread_local constinit Thread thread;
+void name_thread();
+i32 thread_id();
+u64 now_ns();
+
+inline bool active() { return self.attached && in_force(self.segment); }
+inline void count(Fallback reason) {
+  if (self.attached) count_fallback(self.segment, reason);
+}
+
+// In scope for a slow path: false inside itself or in a signal handler that interrupted one. Keeps errno.
+class Guard {
+ public:
+  Guard() : entered_(!thread.inside) {
+    if (entered_) thread.inside = true;
+    else count(Fallback::Reentered);
+  }
+  ~Guard() {
+    if (entered_) thread.inside = false;
+  }
+  explicit operator bool() const { return entered_; }
+  Guard(const Guard&) = delete;
+
+ private:
+  bool entered_;
+};
+
+// ---- descriptors and sockets ------------------------------------------------------------------------------------------
+
+constexpr u32 kDescriptors = 1u << 20;
+enum class Kind : u8 { Unknown, Foreign, Socket };
+extern u8 kinds[kDescriptors];
+
+inline bool is_foreign(int fd) { return static_cast<u32>(fd) < kDescriptors && kinds[fd] == static_cast<u8>(Kind::Foreign); }
+
+// A unit held back so that others overtake it, or a copy waiting to be received.
+struct Held {
+  Held* next;
+  u64 size;       // of the mapping
+  u64 bytes;
+  u64 since_ns, due_ns;  // due 0: no time bound
+  u32 window;     // units that may still overtake
+  u32 overtaken;
+  u32 address_length;
+  sockaddr_storage address;
+  u8 data[];
+};
+
+// What this process knows of one of its sockets; shared by the descriptors that dup made of it.
+struct Socket {
+  u64 cookie;
+  Flow* flow;
+  u32 generation;      // of the header when `policy` was resolved
+  i32 policy;          // mirrors flow->policy
+  u32 refs;
+  u16 local_port;
+  u8 family;           // AF_*
+  u8 protocol;         // Protocol
+  bool stream, listening, wants_sni, program_stamps, stamped, resolver, carried;
+  bool sender_known, sender_inside;  // datagrams: the verdict on `sender`
+  u32 busy;            // guards the held lists
+  u32 sni_bytes;
+  u8 sender[18];
+  char path[108];      // unix: the peer's
+  char sni[128];
+  u8* hello;           // the first bytes sent, while a ClientHello is incomplete
+  Held* held[kDirections];
+};
+
+struct Endpoint {
+  u8 address[16];
+  u16 port;
+  bool known;
+};
+bool endpoint_of(const sockaddr* address, socklen_t length, Endpoint* out);
+
+// Our socket behind a descriptor, or nullptr. Looks at an unknown descriptor once.
+Socket* socket_of(int fd);
+// A descriptor that was just created as, or turned into, one of ours or not.
+void note_socket(int fd, int family, int type);
+void note_copy(int from, int to);
+void forget(int fd);
+// Before a fault is applied: is fd still this socket? If not the entry is dropped and the call passes through.
+bool still_ours(int fd, Socket* socket);
+void drop_inherited_holds();
+
+// The flow of a socket and its policy, opened at first need; false: unfaulted. `to`: where a datagram goes.
+bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length);
+// A connecting socket: a new conversation towards `to`, published before the real connect.
+void open_connecting(int fd, Socket* socket, const sockaddr* to, socklen_t length);
+void open_accepted(int fd, int listener);
+void note_local(int fd, Socket* socket);
+// Whether the sender of a datagram is a socket of this project, which carried the faults itself.
+bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t length);
+void learn_sni(int fd, Socket* socket, const iovec* parts, int count);
+void stamp_arrivals(int fd, Socket* socket);
+
+// inet_diag (unprivileged): the cookie of the socket whose local end is `local` and whose peer is `peer`; 0 none.
+u64 cookie_by_tuple(int family, Protocol protocol, const Endpoint& local, const Endpoint& peer);
+
+// Host names learned from answers.
+void learn_name(const u8 address[16], const char* host);
+bool name_of(const u8 address[16], char* host, u32 capacity);
+
+// ---- carrying out -----------------------------------------------------------------------------------------------------
+
+// Lets time pass until due_ns (CLOCK_MONOTONIC), or until faults end. Returns the clock as it then stands.
+u64 wait_until(u64 due_ns);
+
+bool is_nonblocking(int fd, int flags);
+bool ready_now(int fd, short events);
+// Ends the connection as an arriving RST does, both ends seeing it, and returns the errno for this call.
+int break_connection(int fd, Socket* socket, ErrorKind kind);
+int errno_of(ErrorKind kind);
+
+struct Outgoing {
+  int fd;
+  const iovec* parts;
+  int count;
+  u64 total;
+  int flags;
+  const void* to;
+  socklen_t to_length;
+  const void* control;
+  size_t control_length;
+  bool whole;  // all or nothing: the source cannot be put back (splice, sendfile)
+};
+using RealSend = ssize_t (*)(const void* arguments);
+ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments);
+
+struct Incoming {
+  int fd;
+  const iovec* parts;
+  int count;
+  u64 total;
+  int flags;
+  msghdr* message;  // recvmsg's own, where names and control go; or nullptr
+  sockaddr* from;
+  socklen_t* from_length;
+};
+using RealReceive = ssize_t (*)(const void* arguments);
+ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments);
+
+// Held units whose time has come, or all of them.
+void release_held(int fd, Socket* socket, bool all);
+void release_everything();
+Held* make_held(const iovec* parts, int count, u64 skip, u64 bytes);
+void free_held(Held* held);
+
+u64 length_of(const iovec* parts, int count);
+// parts[skip, skip + bytes) as a list of its own; returns how many entries, at most `capacity` (then *bytes shrinks).
+int cut_parts(const iovec* parts, int count, u64 skip, u64* bytes, iovec* out, int capacity);
+void gather(const iovec* parts, int count, u64 skip, u8* to, u64 bytes);
+void scatter(const u8* from, u64 bytes, const iovec* parts, int count);
+
+// Memory for a fault being applied: mapped, so that nothing of the program's allocator is touched. nullptr: none.
+u8* map_buffer(u64 size);
+void unmap_buffer(u8* buffer, u64 size);
+
+namespace slow {
+#define FD(result, name, params, args) result name params;
+#define ALL(result, name, params, args) result name params;
+#include "hooks.def"
+#undef FD
+#undef ALL
+}  // namespace slow
+
+}  // namespace mishap

@@ -1,0 +1,586 @@
+// Descriptors, sockets and flows: which descriptor is which socket, which flow that is, and which policy holds for it.
+//
+// One byte a descriptor says unknown, foreign or ours; a Socket is what this process knows of one of its own, shared by
+// its duplicates; the Flow behind it lives in the segment, keyed by cookie, shared by every process that has the socket.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "interceptor.h"
+#include "wire/client_hello.h"
+
+namespace mishap {
+namespace {
+
+// Descriptor -> Socket, in pages mapped at first use: a program with few sockets maps one.
+constexpr u32 kPage = 1024;
+Socket** pages[kDescriptors / kPage];
+
+Socket** slot_of(int fd, bool make) {
+  if (static_cast<u32>(fd) >= kDescriptors) return nullptr;
+  Socket*** page = &pages[static_cast<u32>(fd) / kPage];
+  Socket** found = load_acquire(page);
+  if (!found && make) {
+    void* fresh = map_buffer(kPage * sizeof(Socket*));
+    if (!fresh) return nullptr;
+    if (swap_if(page, static_cast<Socket**>(nullptr), static_cast<Socket**>(fresh))) found = static_cast<Socket**>(fresh);
+    else {
+      unmap_buffer(static_cast<u8*>(fresh), kPage * sizeof(Socket*));
+      found = load_acquire(page);
+    }
+  }
+  return found ? &found[static_cast<u32>(fd) % kPage] : nullptr;
+}
+
+// Sockets come from chunks that are never given back; a free one has refs 0.
+constexpr u32 kChunk = 64, kChunks = 1024;
+Socket* chunks[kChunks];
+
+Socket* take_socket() {
+  for (u32 c = 0; c < kChunks; c++) {
+    Socket* chunk = load_acquire(&chunks[c]);
+    if (!chunk) {
+      Socket* fresh = reinterpret_cast<Socket*>(map_buffer(kChunk * sizeof(Socket)));
+      if (!fresh) return nullptr;
+      if (swap_if(&chunks[c], static_cast<Socket*>(nullptr), fresh)) chunk = fresh;
+      else {
+        unmap_buffer(reinterpret_cast<u8*>(fresh), kChunk * sizeof(Socket));
+        chunk = load_acquire(&chunks[c]);
+      }
+    }
+    for (u32 i = 0; i < kChunk; i++)
+      if (load(&chunk[i].refs) == 0 && swap_if(&chunk[i].refs, 0u, 1u)) {
+        u8* rest = reinterpret_cast<u8*>(&chunk[i]);
+        memset(rest, 0, offsetof(Socket, refs));
+        memset(rest + offsetof(Socket, refs) + sizeof(u32), 0, sizeof(Socket) - offsetof(Socket, refs) - sizeof(u32));
+        chunk[i].policy = -1;
+        return &chunk[i];
+      }
+  }
+  count(Fallback::TableFull);
+  return nullptr;
+}
+
+void release_socket(Socket* socket) {
+  if (__atomic_sub_fetch(&socket->refs, 1, __ATOMIC_ACQ_REL) != 0) return;
+  if (socket->hello) unmap_buffer(socket->hello, 4096);
+  for (Held*& list : socket->held)
+    while (Held* held = list) {
+      list = held->next;
+      free_held(held);
+    }
+  if (socket->flow) store(&socket->flow->state, static_cast<u8>(FlowState::Idle));
+}
+
+int option(int fd, int name) {
+  int value = -1;
+  socklen_t length = sizeof(value);
+  return real.getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+}
+
+u64 cookie_of(int fd) {
+  u64 cookie = 0;
+  socklen_t length = sizeof(cookie);
+  return real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie : 0;
+}
+
+bool ours(int family, int type) {
+  type &= ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (family == AF_INET || family == AF_INET6) return type == SOCK_STREAM || type == SOCK_DGRAM;
+  return family == AF_UNIX && (load(&self.segment.header->flags) & kHeaderUnix);
+}
+
+void attach_socket(int fd, Socket* socket) {
+  Socket** slot = slot_of(fd, true);
+  if (!slot) return;
+  store_release(slot, socket);
+  store_release(&kinds[fd], static_cast<u8>(Kind::Socket));
+}
+
+bool foreign_by_nature(int fd) {
+  if (static_cast<u32>(fd) >= kDescriptors) return true;
+  store(&kinds[fd], static_cast<u8>(Kind::Foreign));
+  return true;
+}
+
+// A descriptor met for the first time: inherited, received, or opened before us.
+Socket* look_at(int fd) {
+  int kept = errno;
+  int family = option(fd, SO_DOMAIN), type = family < 0 ? -1 : option(fd, SO_TYPE);
+  Socket* socket = nullptr;
+  if (family < 0 && errno == EBADF) {
+    errno = kept;
+    return nullptr;
+  }
+  if (type < 0 || !ours(family, type)) foreign_by_nature(fd);
+  else {
+    note_socket(fd, family, type);
+    Socket** slot = slot_of(fd, false);
+    socket = slot ? load_acquire(slot) : nullptr;
+    if (socket) {
+      socket->listening = option(fd, SO_ACCEPTCONN) == 1;
+      socket->cookie = cookie_of(fd);
+      // A flow that another process of the project opened goes on with its state.
+      socket->flow = find_flow(self.segment, socket->cookie);
+      if (!socket->flow && socket->stream && !socket->listening) {
+        sockaddr_storage peer;
+        socklen_t length = sizeof(peer);
+        if (getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) == 0) open_accepted(fd, -1);
+      }
+    }
+  }
+  errno = kept;
+  return socket;
+}
+
+constexpr u64 kHashPeer = 1, kHashThread = 2, kHashFlow = 3;
+
+void text(char* to, u32 capacity, u32* n, const char* from) {
+  while (*from && *n + 1 < capacity) to[(*n)++] = *from++;
+  to[*n] = 0;
+}
+void number(char* to, u32 capacity, u32* n, u64 value, u32 base = 10) {
+  char digits[24];
+  u32 d = sizeof(digits);
+  digits[--d] = 0;
+  do digits[--d] = "0123456789abcdef"[value % base];
+  while (value /= base);
+  text(to, capacity, n, digits + d);
+}
+void address_text(char* to, u32 capacity, u32* n, const u8 a[16]) {
+  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  if (memcmp(a, mapped, 12) == 0) {
+    for (u32 i = 12; i < 16; i++) {
+      if (i > 12) text(to, capacity, n, ".");
+      number(to, capacity, n, a[i]);
+    }
+    return;
+  }
+  text(to, capacity, n, "[");
+  for (u32 i = 0; i < 16; i += 2) {
+    if (i) text(to, capacity, n, ":");
+    number(to, capacity, n, static_cast<u64>(a[i] << 8 | a[i + 1]), 16);
+  }
+  text(to, capacity, n, "]");
+}
+
+const char* protocol_word(u8 protocol, Role role) {
+  if (role == Role::Resolver) return "dns";
+  switch (static_cast<Protocol>(protocol)) {
+    case Protocol::Udp: return "udp";
+    case Protocol::Unix: return "unix";
+    default: return "tcp";
+  }
+}
+
+// A flow's identity is what repeats between runs: protocol, peer as the program named it (or the listening port), and
+// that it is the n-th such flow of a thread with this path.
+struct Identity {
+  char words[88];
+  u64 key;
+  u32 ordinal;
+};
+
+Identity identify(const Socket& socket, Role role, const Endpoint& peer, const char* host) {
+  Identity id = {};
+  u32 n = 0;
+  text(id.words, sizeof(id.words), &n, protocol_word(socket.protocol, role));
+  text(id.words, sizeof(id.words), &n, role == Role::Acceptor ? ":listen:" : ":");
+  if (role == Role::Acceptor) {
+    number(id.words, sizeof(id.words), &n, socket.local_port);
+  } else if (socket.protocol == static_cast<u8>(Protocol::Unix)) {
+    text(id.words, 48, &n, socket.path);
+  } else {
+    if (host[0]) text(id.words, 48, &n, host);
+    else address_text(id.words, 48, &n, peer.address);
+    text(id.words, sizeof(id.words), &n, ":");
+    number(id.words, sizeof(id.words), &n, peer.port);
+  }
+  name_thread();
+  u64 kind = engine::hash_bytes(kHashPeer, id.words, n);
+  id.ordinal = ++thread.flows[kind % (sizeof(thread.flows) / sizeof(thread.flows[0]))];
+  text(id.words, sizeof(id.words), &n, "#");
+  number(id.words, sizeof(id.words), &n, id.ordinal);
+  text(id.words, sizeof(id.words), &n, "@");
+  text(id.words, sizeof(id.words), &n, thread.path);
+  id.key = engine::hash_bytes(kHashFlow, id.words, n);
+  return id;
+}
+
+void announce(const Identity& id) {
+  if (!(load(&self.segment.header->flags) & kHeaderJournal)) return;
+  Event event = {};
+  event.kind = static_cast<u8>(EventKind::FlowOpened);
+  event.key = id.key;
+  memcpy(event.flow, id.words, sizeof(event.flow));
+  push_event(self.segment, event);
+}
+
+bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
+  if (!socket->cookie) socket->cookie = cookie_of(fd);
+  if (!socket->cookie) return false;
+  char host[256] = "";
+  if (peer.known) name_of(peer.address, host, sizeof(host));
+  Identity id = identify(*socket, role, peer, host);
+  FlowOpening opening = {};
+  opening.cookie = socket->cookie;
+  opening.key = id.key;
+  opening.name_hash = host[0] ? engine::hash_bytes(kHashPeer, host, strlen(host)) : 0;
+  opening.role = role;
+  opening.protocol = static_cast<Protocol>(socket->protocol);
+  opening.peer_port = peer.port;
+  memcpy(opening.peer, peer.address, sizeof(opening.peer));
+  opening.ordinal = id.ordinal;
+  opening.pid = self.pid;
+  opening.bound_policy = -1;
+  bool fresh;
+  Flow* flow = open_flow(self.segment, opening, &fresh);
+  if (!flow) return false;
+  if (!fresh) {  // the same socket, a new conversation (a second connect): its draws start anew
+    store(&flow->key, id.key);
+    store(&flow->peer_port, peer.port);
+    memcpy(flow->peer, peer.address, sizeof(flow->peer));
+    store(&flow->state, static_cast<u8>(FlowState::Open));
+  }
+  socket->flow = flow;
+  socket->generation = 0;
+  socket->carried = false;
+  Owner owner = {};
+  owner.cookie = socket->cookie;
+  owner.pid = self.pid;
+  owner.tid = thread_id();
+  owner.fd = fd;
+  owner.bound_policy = -1;
+  owner.source = static_cast<u32>(OwnerSource::Interceptor);
+  owner.role = static_cast<u32>(role);
+  owner.created_ns = now_ns();
+  publish_owner(self.segment, owner);
+  announce(id);
+  return true;
+}
+
+void resolve_policy(Socket* socket) {
+  socket->generation = load(&self.segment.header->generation);
+  Flow* flow = socket->flow;
+  char host[256] = "";
+  if (load(&self.segment.header->flags) & kHeaderNames) name_of(flow->peer, host, sizeof(host));
+  engine::Resolution found = engine::resolve(self.segment, *flow, {host, socket->sni, socket->path}, self.pid, thread_id());
+  socket->wants_sni = found.wants_sni && socket->sni_bytes < 4096;
+  if (found.policy != load(&flow->policy)) {
+    fold_flow(self.segment, flow);
+    store(&flow->policy, found.policy);
+  }
+  socket->policy = found.policy;
+}
+
+bool local_address(const Endpoint& a, const Endpoint& b) {
+  constexpr u8 loopback4[13] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127};
+  constexpr u8 loopback6[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+  return memcmp(a.address, b.address, 16) == 0 || memcmp(a.address, loopback4, 13) == 0 || memcmp(a.address, loopback6, 16) == 0;
+}
+
+bool named_endpoint(int fd, bool peer, Endpoint* out) {
+  sockaddr_storage address;
+  socklen_t length = sizeof(address);
+  int result = peer ? getpeername(fd, reinterpret_cast<sockaddr*>(&address), &length) : getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+  return result == 0 && endpoint_of(reinterpret_cast<sockaddr*>(&address), length, out);
+}
+
+bool owned_by_project(u64 cookie) { return cookie && find_owner(self.segment, cookie); }
+
+constexpr u16 kDnsPort = 53;
+
+}  // namespace
+
+bool endpoint_of(const sockaddr* address, socklen_t length, Endpoint* out) {
+  *out = {};
+  if (address && length >= sizeof(sockaddr_in) && address->sa_family == AF_INET) {
+    const sockaddr_in* in = reinterpret_cast<const sockaddr_in*>(address);
+    out->address[10] = out->address[11] = 0xff;
+    memcpy(out->address + 12, &in->sin_addr, 4);
+    out->port = ntohs(in->sin_port);
+    out->known = true;
+  } else if (address && length >= sizeof(sockaddr_in6) && address->sa_family == AF_INET6) {
+    const sockaddr_in6* in = reinterpret_cast<const sockaddr_in6*>(address);
+    memcpy(out->address, &in->sin6_addr, 16);
+    out->port = ntohs(in->sin6_port);
+    out->known = true;
+  }
+  return out->known;
+}
+
+Socket* socket_of(int fd) {
+  if (!self.ready || static_cast<u32>(fd) >= kDescriptors) return nullptr;
+  if (!self.attached) {
+    foreign_by_nature(fd);
+    return nullptr;
+  }
+  if (load_acquire(&kinds[fd]) == static_cast<u8>(Kind::Unknown)) return getpid() == self.pid ? look_at(fd) : nullptr;
+  Socket** slot = slot_of(fd, false);
+  return slot ? load_acquire(slot) : nullptr;
+}
+
+void note_socket(int fd, int family, int type) {
+  if (!self.attached || static_cast<u32>(fd) >= kDescriptors || getpid() != self.pid) return;
+  forget(fd);
+  if (!ours(family, type)) {
+    foreign_by_nature(fd);
+    return;
+  }
+  Socket* socket = take_socket();
+  if (!socket) return;
+  int bare = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
+  socket->family = static_cast<u8>(family);
+  socket->stream = bare != SOCK_DGRAM;
+  socket->protocol = static_cast<u8>(family == AF_UNIX ? Protocol::Unix : socket->stream ? Protocol::Tcp : Protocol::Udp);
+  attach_socket(fd, socket);
+}
+
+void note_copy(int from, int to) {
+  if (!self.attached || static_cast<u32>(to) >= kDescriptors) return;
+  bool matters = load(&kinds[to]) == static_cast<u8>(Kind::Socket) || (static_cast<u32>(from) < kDescriptors && load(&kinds[from]) == static_cast<u8>(Kind::Socket));
+  if (matters && getpid() != self.pid) return;  // a vfork child shares our tables, not our descriptors
+  forget(to);
+  if (static_cast<u32>(from) >= kDescriptors) return;
+  u8 kind = load(&kinds[from]);
+  if (kind == static_cast<u8>(Kind::Foreign)) store(&kinds[to], kind);
+  Socket** slot = kind == static_cast<u8>(Kind::Socket) ? slot_of(from, false) : nullptr;
+  Socket* socket = slot ? load_acquire(slot) : nullptr;
+  if (!socket) return;
+  __atomic_fetch_add(&socket->refs, 1, __ATOMIC_ACQ_REL);
+  attach_socket(to, socket);
+}
+
+void forget(int fd) {
+  if (static_cast<u32>(fd) >= kDescriptors) return;
+  u8 kind = load(&kinds[fd]);
+  if (kind == static_cast<u8>(Kind::Unknown)) return;
+  if (kind == static_cast<u8>(Kind::Socket)) {
+    if (getpid() != self.pid) return;
+    Socket** slot = slot_of(fd, false);
+    Socket* socket = slot ? __atomic_exchange_n(slot, nullptr, __ATOMIC_ACQ_REL) : nullptr;
+    if (socket) release_socket(socket);
+  }
+  store(&kinds[fd], static_cast<u8>(Kind::Unknown));
+}
+
+bool still_ours(int fd, Socket* socket) {
+  int kept = errno;
+  bool same = cookie_of(fd) == socket->cookie;
+  errno = kept;
+  if (same) return true;
+  count(Fallback::StaleDescriptor);
+  forget(fd);
+  return false;
+}
+
+void drop_inherited_holds() {
+  for (Socket* chunk : chunks)
+    for (u32 i = 0; chunk && i < kChunk; i++)
+      for (Held*& list : chunk[i].held)
+        while (Held* held = list) {  // they are the parent's to send
+          list = held->next;
+          free_held(held);
+        }
+  self.held = 0;
+}
+
+void note_local(int fd, Socket* socket) {
+  Endpoint local;
+  if (named_endpoint(fd, false, &local)) socket->local_port = local.port;
+}
+
+void open_connecting(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
+  Endpoint peer;
+  endpoint_of(to, length, &peer);
+  if (socket->family == AF_UNIX && length > offsetof(sockaddr_un, sun_path)) {
+    const sockaddr_un* un = reinterpret_cast<const sockaddr_un*>(to);
+    size_t size = length - offsetof(sockaddr_un, sun_path);
+    bool abstract = un->sun_path[0] == 0;
+    size_t n = 0;
+    if (abstract) socket->path[n++] = '@';
+    for (size_t i = abstract; i < size && un->sun_path[i] && n + 1 < sizeof(socket->path); i++) socket->path[n++] = un->sun_path[i];
+    socket->path[n] = 0;
+  }
+  socket->resolver = socket->family != AF_UNIX && peer.port == kDnsPort;
+  if (open_flow_as(fd, socket, socket->stream ? Role::Connector : Role::Datagram, peer)) resolve_policy(socket);
+}
+
+// The accepting end. When the connecting end is a socket of this project, that end carries the flow's faults.
+void open_accepted(int fd, int listener) {
+  Socket** slot = slot_of(fd, false);
+  Socket* socket = slot ? load_acquire(slot) : nullptr;
+  if (!socket) return;
+  socket->stream = true;
+  Endpoint local = {}, peer = {};
+  if (socket->family != AF_UNIX) {
+    named_endpoint(fd, false, &local);
+    named_endpoint(fd, true, &peer);
+    socket->local_port = local.port;
+  } else if (Socket* from = listener >= 0 ? socket_of(listener) : nullptr) {
+    memcpy(socket->path, from->path, sizeof(socket->path));
+  }
+  if (!open_flow_as(fd, socket, Role::Acceptor, peer)) return;
+  bool inside = socket->family == AF_UNIX;  // asked for below only where the kernel can tell
+  if (socket->family != AF_UNIX)
+    inside = local_address(peer, local) && owned_by_project(cookie_by_tuple(socket->family, Protocol::Tcp, peer, local));
+  else {
+    ucred who;
+    socklen_t length = sizeof(who);
+    inside = real.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0 && who.pid == self.pid;
+  }
+  store(&socket->flow->carried_by_peer, static_cast<u8>(inside));
+  resolve_policy(socket);
+}
+
+bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
+  if (socket->listening) return false;
+  if (!socket->flow) {
+    Endpoint peer = {};
+    if (socket->stream) {
+      if (!named_endpoint(fd, true, &peer) && socket->family != AF_UNIX) return false;  // not connected
+      if (!open_flow_as(fd, socket, Role::Acceptor, peer)) return false;
+    } else {
+      if (!endpoint_of(to, length, &peer)) named_endpoint(fd, true, &peer);
+      if (!peer.known) note_local(fd, socket);
+      socket->resolver = socket->family != AF_UNIX && peer.port == kDnsPort;
+      if (!open_flow_as(fd, socket, Role::Datagram, peer)) return false;
+    }
+    resolve_policy(socket);
+  } else if (!socket->stream && to) {  // a datagram socket that talks to several peers: each is looked at
+    Endpoint peer;
+    if (endpoint_of(to, length, &peer) && (peer.port != socket->flow->peer_port || memcmp(peer.address, socket->flow->peer, 16))) {
+      memcpy(socket->flow->peer, peer.address, 16);
+      store(&socket->flow->peer_port, peer.port);
+      socket->resolver = peer.port == kDnsPort;
+      socket->generation = 0;
+    }
+  }
+  if (socket->generation != load(&self.segment.header->generation)) resolve_policy(socket);
+  return socket->policy >= 0;
+}
+
+void learn_sni(int fd, Socket* socket, const iovec* parts, int n) {
+  (void)fd;
+  if (!socket->hello) socket->hello = map_buffer(4096);
+  if (!socket->hello) {
+    socket->wants_sni = false;
+    return;
+  }
+  u64 more = length_of(parts, n), room = 4096 - socket->sni_bytes;
+  if (more > room) more = room;
+  gather(parts, n, 0, socket->hello + socket->sni_bytes, more);
+  socket->sni_bytes += static_cast<u32>(more);
+  char name[256];
+  auto found = wire::find_sni(socket->hello, socket->sni_bytes, name, sizeof(name));
+  if (found == wire::SniResult::NeedMore && socket->sni_bytes < 4096) return;
+  if (found == wire::SniResult::Found && strlen(name) < sizeof(socket->sni)) memcpy(socket->sni, name, strlen(name) + 1);
+  socket->wants_sni = false;
+  socket->sni_bytes = 4096;
+  unmap_buffer(socket->hello, 4096);
+  socket->hello = nullptr;
+  resolve_policy(socket);
+}
+
+bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t length) {
+  Endpoint sender;
+  if (!endpoint_of(from, length, &sender)) return false;
+  u8 key[18];
+  memcpy(key, sender.address, 16);
+  memcpy(key + 16, &sender.port, 2);
+  if (socket->sender_known && memcmp(key, socket->sender, sizeof(key)) == 0) return socket->sender_inside;
+  Endpoint local;
+  bool inside = false;
+  if (named_endpoint(fd, false, &local) && local_address(sender, local))
+    inside = owned_by_project(cookie_by_tuple(socket->family, Protocol::Udp, sender, local));
+  memcpy(socket->sender, key, sizeof(key));
+  socket->sender_inside = inside;
+  socket->sender_known = true;
+  return inside;
+}
+
+void stamp_arrivals(int fd, Socket* socket) {
+  socket->stamped = true;
+  if (socket->family == AF_UNIX || socket->program_stamps) return;
+  int kept = errno, on = 1;
+  if (real.setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof(on)) == 0) store(&socket->flow->dated, u8{1});
+  errno = kept;
+}
+
+// One question to the kernel's socket table over a netlink socket of our own: 37 us, asked once a connection or sender.
+u64 cookie_by_tuple(int family, Protocol protocol, const Endpoint& local, const Endpoint& peer) {
+  struct {
+    nlmsghdr header;
+    inet_diag_req_v2 request;
+  } question = {};
+  question.header.nlmsg_len = sizeof(question);
+  question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  question.header.nlmsg_flags = NLM_F_REQUEST;
+  inet_diag_req_v2& request = question.request;
+  request.sdiag_protocol = protocol == Protocol::Udp ? IPPROTO_UDP : IPPROTO_TCP;
+  request.idiag_states = ~0u;
+  request.id.idiag_cookie[0] = request.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+  // A UDP look-up answers with the socket that a datagram of this tuple would reach, so there the sender is the destination.
+  bool udp = protocol == Protocol::Udp;
+  const Endpoint& source = udp ? peer : local;
+  const Endpoint& destination = udp ? local : peer;
+  request.id.idiag_sport = htons(source.port);
+  request.id.idiag_dport = htons(destination.port);
+  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  bool v4 = memcmp(local.address, mapped, 12) == 0;
+  (void)family;
+  request.sdiag_family = v4 ? AF_INET : AF_INET6;
+  memcpy(request.id.idiag_src, source.address + (v4 ? 12 : 0), v4 ? 4 : 16);
+  memcpy(request.id.idiag_dst, destination.address + (v4 ? 12 : 0), v4 ? 4 : 16);
+
+  int kept = errno;
+  u64 cookie = 0;
+  int fd = real.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+  if (fd >= 0) {
+    timeval patience = {0, 100000};
+    real.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+    alignas(8) u8 answer[1024];
+    ssize_t n = -1;
+    if (real.send(fd, &question, sizeof(question), 0) == sizeof(question)) n = real.recv(fd, answer, sizeof(answer), 0);
+    const nlmsghdr* header = reinterpret_cast<const nlmsghdr*>(answer);
+    if (n >= static_cast<ssize_t>(NLMSG_LENGTH(sizeof(inet_diag_msg))) && header->nlmsg_type == SOCK_DIAG_BY_FAMILY) {
+      const inet_diag_msg* found = reinterpret_cast<const inet_diag_msg*>(NLMSG_DATA(header));
+      cookie = found->id.idiag_cookie[0] | static_cast<u64>(found->id.idiag_cookie[1]) << 32;
+    }
+    real.close(fd);
+  }
+  errno = kept;
+  return cookie;
+}
+
+int errno_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::Refused: return ECONNREFUSED;
+    case ErrorKind::Unreachable: return EHOSTUNREACH;
+    default: return ECONNRESET;
+  }
+}
+
+int break_connection(int fd, Socket* socket, ErrorKind kind) {
+  if (kind == ErrorKind::Reset && socket->stream && socket->family != AF_UNIX) {
+    // connect(AF_UNSPEC) makes the kernel send a RST and leave this end as an arriving one would (tcp_disconnect).
+    sockaddr none = {};
+    none.sa_family = AF_UNSPEC;
+    real.connect(fd, &none, sizeof(none));
+    int error;
+    socklen_t length = sizeof(error);
+    real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+    store(&socket->flow->state, static_cast<u8>(FlowState::Reset));
+  }
+  return errno_of(kind);
+}
+
+}  // namespace mishap

@@ -1,0 +1,447 @@
+// Uplink: every call that sends. The engine cuts the call into steps; a plain step waits until it is due and leaves through
+// the real call; lost bytes are swallowed, errors raised, held units leave once others have overtaken them. What the
+// kernel did not take (EAGAIN, a short write) is not committed: it has drawn nothing.
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "interceptor.h"
+#include "wire/dns.h"
+
+namespace mishap {
+namespace {
+
+constexpr int kParts = 64;  // entries of a list cut on the stack
+constexpr u64 kCopyBytes = 65536;
+
+ssize_t real_sendmsg(const Outgoing& out, const iovec* parts, int count, bool first) {
+  msghdr message = {};
+  message.msg_name = const_cast<void*>(out.to);
+  message.msg_namelen = out.to_length;
+  message.msg_iov = const_cast<iovec*>(parts);
+  message.msg_iovlen = static_cast<size_t>(count);
+  if (first) {
+    message.msg_control = const_cast<void*>(out.control);
+    message.msg_controllen = out.control_length;
+  }
+  return real.sendmsg(out.fd, &message, out.flags);
+}
+
+void wait_writable(int fd) {
+  pollfd p = {fd, POLLOUT, 0};
+  real.syscall(SYS_poll, reinterpret_cast<long>(&p), 1, -1, 0, 0, 0);
+}
+
+// Sends out.parts[skip, skip + bytes). Returns what the kernel took, or -1 with errno when it took nothing.
+ssize_t transmit(const Outgoing& out, u64 skip, u64 bytes, bool everything) {
+  u64 sent = 0;
+  do {
+    iovec parts[kParts];
+    u64 part = bytes - sent;
+    int count = cut_parts(out.parts, out.count, skip + sent, &part, parts, kParts);
+    ssize_t n = real_sendmsg(out, parts, count, skip + sent == 0);
+    if (n < 0 && everything && (errno == EAGAIN || errno == EINTR) && (sent || skip)) {
+      wait_writable(out.fd);
+      continue;
+    }
+    if (n < 0) return sent ? static_cast<ssize_t>(sent) : -1;
+    sent += static_cast<u64>(n);
+    if (static_cast<u64>(n) < part && !everything) break;
+  } while (sent < bytes);
+  return static_cast<ssize_t>(sent);
+}
+
+void send_held(int fd, const Held& held) {
+  u64 sent = 0;
+  while (sent < held.bytes || held.bytes == 0) {
+    const sockaddr* to = held.address_length ? reinterpret_cast<const sockaddr*>(&held.address) : nullptr;
+    ssize_t n = real.sendto(fd, held.data + sent, held.bytes - sent, MSG_NOSIGNAL, to, held.address_length);
+    if (n < 0 && errno == EAGAIN) wait_writable(fd);
+    else if (n < 0 && errno != EINTR) return;
+    if (n >= 0) sent += static_cast<u64>(n);
+    if (held.bytes == 0) return;
+  }
+}
+
+bool take_busy(Socket* socket) {
+  for (u32 i = 0; i < 1000; i++)
+    if (swap_if(&socket->busy, 0u, 1u)) return true;
+  return false;
+}
+void give_busy(Socket* socket) { store_release(&socket->busy, 0u); }
+
+void account_release(const Socket& socket, const Held& held) {
+  if (held.overtaken == 0) return;  // nothing overtook it: it was late, not reordered
+  record_time(self.segment, socket.policy, Fault::PacketReorder, Direction::Uplink, now_ns() - held.since_ns, 0);
+}
+
+// `passed` units went by: held ones whose window is used up, or whose time has come, follow.
+void overtake(int fd, Socket* socket, u32 passed, bool all) {
+  if (!socket->held[0] || !take_busy(socket)) return;
+  u64 now = now_ns();
+  for (Held** link = &socket->held[0]; *link;) {
+    Held* held = *link;
+    held->overtaken += passed;
+    held->window = held->window > passed ? held->window - passed : 0;
+    if (!all && held->window && !(held->due_ns && held->due_ns <= now)) {
+      link = &held->next;
+      continue;
+    }
+    *link = held->next;
+    send_held(fd, *held);
+    account_release(*socket, *held);
+    free_held(held);
+  }
+  give_busy(socket);
+}
+
+bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const engine::Decision& d) {
+  Held* held = make_held(out.parts, out.count, skip, bytes);
+  if (!held) return false;
+  held->window = d.hold_window;
+  held->due_ns = d.hold_ns ? held->since_ns + d.hold_ns : 0;
+  if (out.to && out.to_length <= sizeof(held->address)) {
+    memcpy(&held->address, out.to, out.to_length);
+    held->address_length = out.to_length;
+  }
+  if (!take_busy(socket)) {
+    free_held(held);
+    return false;
+  }
+  Held** link = &socket->held[0];
+  while (*link) link = &(*link)->next;
+  *link = held;
+  give_busy(socket);
+  return true;
+}
+
+// A terminal outcome for this call. Returns the call's result: bytes swallowed, or -1 with errno.
+ssize_t end_call(engine::Call* call, Socket* socket, const Outgoing& out, const engine::Step& step) {
+  const engine::Decision& d = step.decision;
+  switch (d.outcome) {
+    case Verdict::Drop:
+      engine::applied(*call, d.fault, 1);
+      engine::commit(call, step, step.bytes);
+      return static_cast<ssize_t>(step.bytes);
+    case Verdict::Timeout: {
+      u64 start = now_ns(), end = wait_until(start + d.timeout_ns);
+      engine::applied_wait(*call, d.fault, end - start, d.timeout_ns);
+      engine::commit(call, step, 0);
+      errno = ETIMEDOUT;
+      return -1;
+    }
+    default: {
+      int error = break_connection(out.fd, socket, d.error);
+      engine::applied(*call, d.fault, 1);
+      engine::commit(call, step, 0);
+      errno = error;
+      return -1;
+    }
+  }
+}
+
+// Carries the whole call out, step by step. `original` is the program's own call, used where nothing has to be cut.
+ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend original, const void* arguments) {
+  u64 done = 0;
+  bool checked = false;
+  do {
+    engine::Step step = engine::next_step(call, out.total - done, socket->held[0] != nullptr);
+    const engine::Decision& d = step.decision;
+    engine::book_rate(call, &step);
+    if (d.untouched() && !socket->held[0]) {
+      bool whole = done == 0 && step.bytes == out.total;
+      ssize_t n = whole && original ? original(arguments) : transmit(out, done, step.bytes, out.whole);
+      if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
+      if (n < 0) return done ? static_cast<ssize_t>(done) : -1;
+      int kept = errno;
+      engine::commit(call, step, static_cast<u64>(n));
+      errno = kept;
+      done += static_cast<u64>(n);
+      if (static_cast<u64>(n) < step.bytes) break;
+      continue;
+    }
+    // From here on a fault is being applied.
+    if (!checked) {
+      if (!still_ours(out.fd, socket)) return original ? original(arguments) : transmit(out, 0, out.total, out.whole);
+      checked = true;
+      // What the kernel would not take now must not wait first: it would wait again on the next try.
+      if (d.plain() && d.delay_ns() && is_nonblocking(out.fd, out.flags) && !ready_now(out.fd, POLLOUT)) {
+        engine::unbook_rate(call, step.bytes);
+        if (done) break;
+        errno = EAGAIN;
+        return -1;
+      }
+    }
+    if (d.outcome != Verdict::Continue) {
+      engine::unbook_rate(call, step.bytes);
+      if (d.outcome != Verdict::Drop && done) break;  // what was sent stands; the end comes with the next call
+      ssize_t n = end_call(call, socket, out, step);
+      if (n < 0) return -1;
+      done += static_cast<u64>(n);
+      continue;
+    }
+    if (i64 delay = d.delay_ns(); delay > 0) {
+      u64 start = call->now_ns, end = wait_until(start + static_cast<u64>(delay));
+      engine::delivered(*call, d, end - start);
+      call->now_ns = end;
+    }
+    if (d.hold && hold_back(socket, out, done, step.bytes, d)) {
+      engine::commit(call, step, step.bytes);
+      done += step.bytes;
+      continue;
+    }
+    ssize_t n = transmit(out, done, step.bytes, out.whole);
+    if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
+    if (n < 0) return done ? static_cast<ssize_t>(done) : -1;
+    for (u32 i = 0; i < d.copies; i++)
+      if (transmit(out, done, step.bytes, true) == static_cast<ssize_t>(step.bytes)) engine::applied(*call, Fault::PacketDuplicate, 1);
+    engine::commit(call, step, static_cast<u64>(n));
+    done += static_cast<u64>(n);
+    overtake(out.fd, socket, 1 + d.copies, false);
+    if (static_cast<u64>(n) < step.bytes) break;
+  } while (done < out.total);
+  return static_cast<ssize_t>(done);
+}
+
+// R7 first: the changed bytes are what is cut, delayed, held and sent again. All of them go, whatever the kernel's mood:
+// a program told "half was taken" could not resend the other half of bytes it never wrote.
+ssize_t carry_mutated(engine::Call* call, Socket* socket, const Outgoing& out, const engine::Mutation& mutation) {
+  if (is_nonblocking(out.fd, out.flags) && !ready_now(out.fd, POLLOUT)) {
+    errno = EAGAIN;
+    return -1;
+  }
+  u64 capacity = out.total + engine::kMaxGrowth;
+  u8* buffer = map_buffer(capacity);
+  if (!buffer) return carry(call, socket, out, nullptr, nullptr);
+  gather(out.parts, out.count, 0, buffer, out.total);
+  u64 length = engine::mutate(mutation, buffer, out.total, capacity);
+  iovec part = {buffer, length};
+  Outgoing changed = out;
+  changed.parts = &part;
+  changed.count = 1;
+  changed.total = length;
+  changed.whole = true;
+  ssize_t n = length || !call->stream ? carry(call, socket, changed, nullptr, nullptr) : 0;
+  int kept = errno;
+  if (n >= 0) {
+    if (length == 0) engine::commit(call, {}, 0);
+    if (!mutation.dry_run) engine::applied(*call, Fault::PayloadMutation, 1);
+    engine::commit_mutation(*call, mutation);
+  }
+  unmap_buffer(buffer, capacity);
+  errno = kept;
+  return n < 0 ? n : static_cast<ssize_t>(out.total);
+}
+
+struct SendCall {
+  int fd;
+  const void* bytes;
+  size_t size;
+  int flags;
+  const sockaddr* to;
+  socklen_t length;
+};
+struct VectorCall {
+  int fd;
+  const iovec* parts;
+  int count;
+  off_t offset;
+  int flags;
+};
+struct MessageCall {
+  int fd;
+  const msghdr* message;
+  int flags;
+};
+
+// Bytes that come out of a file or pipe: read, then sent like any others.
+ssize_t send_from_file(int fd, int from, off_t* offset, size_t size) {
+  u64 take = size < kCopyBytes ? size : kCopyBytes;
+  u8* buffer = map_buffer(kCopyBytes);
+  if (!buffer) return real.sendfile(fd, from, offset, size);
+  off_t start = offset ? *offset : lseek(from, 0, SEEK_CUR);
+  ssize_t n = pread(from, buffer, take, start);
+  if (n > 0) {
+    iovec part = {buffer, static_cast<size_t>(n)};
+    Outgoing out = {fd, &part, 1, static_cast<u64>(n), 0, nullptr, 0, nullptr, 0, false};
+    n = send_through(out, nullptr, nullptr);
+    if (n > 0) {
+      if (offset) *offset = start + n;
+      else lseek(from, start + n, SEEK_SET);
+    }
+  }
+  int kept = errno;
+  unmap_buffer(buffer, kCopyBytes);
+  errno = kept;
+  return n;
+}
+
+bool is_faulted(int fd) {
+  Guard guard;
+  Socket* socket = guard && active() ? socket_of(fd) : nullptr;
+  return socket && faulted(fd, socket, nullptr, 0);
+}
+
+}  // namespace
+
+void release_held(int fd, Socket* socket, bool all) {
+  int kept = errno;
+  overtake(fd, socket, 0, all);
+  errno = kept;
+}
+
+void release_everything() {
+  if (!load(&self.held) || getpid() != self.pid) return;
+  for (u32 fd = 0; fd < kDescriptors && load(&self.held); fd++) {
+    if (load(&kinds[fd]) != static_cast<u8>(Kind::Socket)) continue;
+    if (Socket* socket = socket_of(static_cast<int>(fd))) release_held(static_cast<int>(fd), socket, true);
+  }
+}
+
+ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments) {
+  auto pass = [&] { return original ? original(arguments) : transmit(out, 0, out.total, out.whole); };
+  Guard guard;
+  Socket* socket = guard ? socket_of(out.fd) : nullptr;
+  if (!socket || !active()) return pass();
+  int kept = errno;
+  if (socket->wants_sni) learn_sni(out.fd, socket, out.parts, out.count);
+  bool in_force = faulted(out.fd, socket, static_cast<const sockaddr*>(out.to), out.to_length) && !socket->resolver;
+  errno = kept;
+  Flow* flow = socket->flow;
+  if (!in_force) {
+    ssize_t n = pass();
+    if (n >= 0 && flow) store(&flow->up.ops, load(&flow->up.ops) + 1);
+    return n;
+  }
+  engine::Call call;
+  engine::Begun begun = out.flags & MSG_OOB || (socket->stream && out.total == 0)
+                            ? engine::Begun::NoRow
+                            : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now_ns());
+  if (begun != engine::Begun::Ready) {
+    ssize_t n = pass();
+    if (n >= 0 && begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Uplink, static_cast<u64>(n));
+    return n;
+  }
+  engine::Mutation mutation = engine::plan_mutation(call, out.total);
+  ssize_t n = mutation.type != MutationType::None ? carry_mutated(&call, socket, out, mutation) : carry(&call, socket, out, original, arguments);
+  engine::finish(&call);
+  return n;
+}
+
+namespace slow {
+
+ssize_t sendto(int fd, const void* bytes, size_t size, int flags, const sockaddr* to, socklen_t length) {
+  SendCall call = {fd, bytes, size, flags, to, length};
+  iovec part = {const_cast<void*>(bytes), size};
+  Outgoing out = {fd, &part, 1, size, flags, to, length, nullptr, 0, false};
+  return send_through(out, [](const void* p) {
+    const SendCall& c = *static_cast<const SendCall*>(p);
+    return real.sendto(c.fd, c.bytes, c.size, c.flags, c.to, c.length);
+  }, &call);
+}
+ssize_t send(int fd, const void* bytes, size_t size, int flags) { return slow::sendto(fd, bytes, size, flags, nullptr, 0); }
+
+ssize_t write(int fd, const void* bytes, size_t size) {
+  SendCall call = {fd, bytes, size, 0, nullptr, 0};
+  iovec part = {const_cast<void*>(bytes), size};
+  Outgoing out = {fd, &part, 1, size, 0, nullptr, 0, nullptr, 0, false};
+  return send_through(out, [](const void* p) {
+    const SendCall& c = *static_cast<const SendCall*>(p);
+    return real.write(c.fd, c.bytes, c.size);
+  }, &call);
+}
+
+ssize_t writev(int fd, const iovec* parts, int count) {
+  VectorCall call = {fd, parts, count, 0, 0};
+  Outgoing out = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, 0, nullptr, 0, nullptr, 0, false};
+  return send_through(out, [](const void* p) {
+    const VectorCall& c = *static_cast<const VectorCall*>(p);
+    return real.writev(c.fd, c.parts, c.count);
+  }, &call);
+}
+
+ssize_t pwritev2(int fd, const iovec* parts, int count, off_t offset, int flags) {
+  if (offset != -1) return real.pwritev2(fd, parts, count, offset, flags);  // a socket answers ESPIPE
+  VectorCall call = {fd, parts, count, offset, flags};
+  Outgoing out = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, nullptr, 0, nullptr, 0, false};
+  return send_through(out, [](const void* p) {
+    const VectorCall& c = *static_cast<const VectorCall*>(p);
+    return real.pwritev2(c.fd, c.parts, c.count, c.offset, c.flags);
+  }, &call);
+}
+ssize_t pwritev64v2(int fd, const iovec* parts, int count, off_t offset, int flags) { return slow::pwritev2(fd, parts, count, offset, flags); }
+
+ssize_t sendmsg(int fd, const msghdr* message, int flags) {
+  if (!message) return real.sendmsg(fd, message, flags);
+  MessageCall call = {fd, message, flags};
+  int count = static_cast<int>(message->msg_iovlen);
+  Outgoing out = {fd, message->msg_iov, count, length_of(message->msg_iov, count), flags, message->msg_name, message->msg_namelen, message->msg_control, message->msg_controllen, false};
+  return send_through(out, [](const void* p) {
+    const MessageCall& c = *static_cast<const MessageCall*>(p);
+    return real.sendmsg(c.fd, c.message, c.flags);
+  }, &call);
+}
+
+int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
+  if (!is_faulted(fd)) return real.sendmmsg(fd, messages, count, flags);
+  unsigned sent = 0;
+  for (; sent < count && sent < IOV_MAX; sent++) {
+    ssize_t n = slow::sendmsg(fd, &messages[sent].msg_hdr, flags);
+    if (n < 0) return sent ? static_cast<int>(sent) : -1;
+    messages[sent].msg_len = static_cast<unsigned>(n);
+  }
+  return static_cast<int>(sent);
+}
+
+ssize_t sendfile(int fd, int from, off_t* offset, size_t size) {
+  return is_faulted(fd) ? send_from_file(fd, from, offset, size) : real.sendfile(fd, from, offset, size);
+}
+ssize_t sendfile64(int fd, int from, off_t* offset, size_t size) { return slow::sendfile(fd, from, offset, size); }
+
+// A pipe on one side, a socket on the other. The pipe's bytes are taken out, so they go whole.
+ssize_t splice(int from, off_t* from_offset, int to, off_t* to_offset, size_t size, unsigned flags) {
+  bool sends = !is_foreign(to) && is_faulted(to);
+  bool receives = !sends && !is_foreign(from) && is_faulted(from);
+  if ((!sends && !receives) || from_offset || to_offset || size == 0) return real.splice(from, from_offset, to, to_offset, size, flags);
+  int pipe_fd = sends ? from : to, queued = 0;
+  ioctl(pipe_fd, FIONREAD, &queued);
+  u64 room = static_cast<u64>(sends ? queued : real.fcntl(pipe_fd, F_GETPIPE_SZ, 0) - queued);
+  u64 take = size < kCopyBytes ? size : kCopyBytes;
+  if (room && take > room) take = room;
+  u8* buffer = map_buffer(kCopyBytes);
+  if (!buffer) return real.splice(from, from_offset, to, to_offset, size, flags);
+  iovec part = {buffer, take};
+  ssize_t n = -1;
+  int message_flags = flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0;
+  if (sends) {
+    if (is_nonblocking(to, message_flags) && !ready_now(to, POLLOUT)) errno = EAGAIN;
+    else if ((n = real.read(from, buffer, take)) > 0) {
+      part.iov_len = static_cast<size_t>(n);
+      Outgoing out = {to, &part, 1, static_cast<u64>(n), message_flags, nullptr, 0, nullptr, 0, true};
+      n = send_through(out, nullptr, nullptr);
+    }
+  } else if (is_nonblocking(to, message_flags) && room == 0) {
+    errno = EAGAIN;
+  } else {
+    n = slow::recv(from, buffer, take, message_flags);
+    for (ssize_t written = 0; n > 0 && written < n;) {
+      ssize_t w = real.write(to, buffer + written, static_cast<size_t>(n - written));
+      if (w < 0 && errno == EAGAIN) wait_writable(to);
+      else if (w < 0 && errno != EINTR) break;
+      if (w > 0) written += w;
+    }
+  }
+  int kept = errno;
+  unmap_buffer(buffer, kCopyBytes);
+  errno = kept;
+  return n;
+}
+
+}  // namespace slow
+}  // namespace mishap

@@ -1,0 +1,536 @@
+// Opening, checking and walking a segment; see segment.h.
+#include "segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/futex.h>
+
+#include <initializer_list>
+
+namespace mishap {
+namespace {
+
+constexpr u32 kMaxRows = 1u << 20;  // no region holds more, whatever its header says
+constexpr u32 kRowRetries = 64;
+constexpr u32 kOpenAttempts = 96;
+constexpr u64 kBeingFilled = ~u64{0};  // a cookie that no socket has: neither free nor findable
+
+struct RegionShape {
+  u32 stride;
+  u32 per;  // rows of this region for each of the capacity it hangs on
+};
+constexpr RegionShape kShapes[kRegions] = {
+    {sizeof(Row), 1},   {sizeof(Target), kTargetsPerPolicy},
+    {sizeof(Binding), 1}, {sizeof(Process), 1},
+    {sizeof(Owner), 1}, {sizeof(Flow), 1},
+    {sizeof(Link), kDirections}, {sizeof(Stats), 1},
+    {sizeof(Histogram), kTimedFaults * kDirections}, {sizeof(Event), 1},
+};
+
+u32 capacity_of(const Capacities& c, u32 region) {
+  switch (static_cast<Region>(region)) {
+    case Region::Bindings: return c.bindings;
+    case Region::Processes: return c.processes;
+    case Region::Owners: return c.owners;
+    case Region::Flows: return c.flows;
+    case Region::Journal: return c.events;
+    default: return c.policies;
+  }
+}
+
+u64 aligned(u64 offset) { return (offset + 63) & ~63ull; }
+
+u64 mix(u64 x) {
+  x ^= x >> 30;
+  x *= 0xbf58476d1ce4e5b9ull;
+  x ^= x >> 27;
+  x *= 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// Copies whole 8-byte words with relaxed loads, so that a racing writer is a stale value, not undefined behaviour.
+template <class T>
+void copy_words(T* to, const T* from) {
+  static_assert(sizeof(T) % 8 == 0);
+  for (u32 i = 0; i < sizeof(T) / 8; i++) {
+    u64 word = load(reinterpret_cast<const u64*>(from) + i);
+    memcpy(reinterpret_cast<u8*>(to) + 8 * i, &word, 8);
+  }
+}
+template <class T>
+void store_words(T* to, const T& from, u32 first_word) {
+  static_assert(sizeof(T) % 8 == 0);
+  for (u32 i = first_word; i < sizeof(T) / 8; i++) {
+    u64 word;
+    memcpy(&word, reinterpret_cast<const u8*>(&from) + 8 * i, 8);
+    store(reinterpret_cast<u64*>(to) + i, word);
+  }
+}
+
+void copy_text(char* to, u32 capacity, const char* from) {
+  u32 n = 0;
+  for (; n + 1 < capacity && from[n]; n++) to[n] = from[n];
+  to[n] = 0;
+}
+// The end of a text, where it does not fit: the end of a path says more than its start.
+void copy_tail(char* to, u32 capacity, const char* from) {
+  size_t length = strlen(from);
+  copy_text(to, capacity, length < capacity ? from : from + (length - capacity + 1));
+}
+
+}  // namespace
+
+const char* describe(AttachError error) {
+  switch (error) {
+    case AttachError::None: return "valid";
+    case AttachError::Missing: return "it is not there";
+    case AttachError::Foreign: return "it is not a regular file of this user with mode 0600";
+    case AttachError::Truncated: return "it is shorter than its header says";
+    case AttachError::BadMagic: return "it does not start with mishap's magic";
+    case AttachError::BadVersion: return "it has another ABI version";
+    case AttachError::BadLayout: return "it has another layout";
+    case AttachError::BadRegion: return "a region lies outside it";
+    case AttachError::NoMap: return "it could not be mapped";
+  }
+  return "unknown";
+}
+
+u64 segment_size(const Capacities& capacities) {
+  u64 size = aligned(sizeof(Header));
+  for (u32 r = 0; r < kRegions; r++) size = aligned(size + static_cast<u64>(capacity_of(capacities, r)) * kShapes[r].per * kShapes[r].stride);
+  return size;
+}
+
+void format(u8* base, u64 size, const Capacities& capacities) {
+  Header* header = reinterpret_cast<Header*>(base);
+  u64 offset = aligned(sizeof(Header));
+  for (u32 r = 0; r < kRegions; r++) {
+    header->regions[r] = {offset, capacity_of(capacities, r) * kShapes[r].per, kShapes[r].stride};
+    offset = aligned(offset + static_cast<u64>(header->regions[r].count) * kShapes[r].stride);
+  }
+  header->abi_version = kAbiVersion;
+  header->layout_hash = kLayoutHash;
+  header->total_size = size;
+  header->default_policy = -1;
+  header->generation = 1;
+  store(&header->state, static_cast<u32>(State::Paused));
+  store_release(&header->magic, kMagic);
+}
+
+AttachError check(u8* base, u64 size, Segment* out) {
+  if (size < sizeof(Header)) return AttachError::Truncated;
+  Header* header = reinterpret_cast<Header*>(base);
+  if (load_acquire(&header->magic) != kMagic) return AttachError::BadMagic;
+  if (load(&header->abi_version) != kAbiVersion) return AttachError::BadVersion;
+  if (load(&header->layout_hash) != kLayoutHash) return AttachError::BadLayout;
+  if (load(&header->total_size) > size) return AttachError::Truncated;
+
+  u8* at[kRegions];
+  u32 rows[kRegions];
+  for (u32 r = 0; r < kRegions; r++) {
+    u64 offset = load(&header->regions[r].offset);
+    u32 count = load(&header->regions[r].count);
+    u32 stride = load(&header->regions[r].stride);
+    if (stride != kShapes[r].stride || offset % 8 || offset < sizeof(Header)) return AttachError::BadRegion;
+    if (count == 0 || count > kMaxRows || count % kShapes[r].per) return AttachError::BadRegion;
+#ifndef MISHAP_FUZZ_PLANTED_BUG
+    if (offset > size || static_cast<u64>(count) * stride > size - offset) return AttachError::BadRegion;
+#endif
+    at[r] = base + offset;
+    rows[r] = count;
+  }
+  auto region = [&](Region r) { return at[static_cast<u32>(r)]; };
+  auto count = [&](Region r) { return rows[static_cast<u32>(r)] / kShapes[static_cast<u32>(r)].per; };
+  u32 policies = count(Region::Rows);
+  for (Region r : {Region::Targets, Region::Links, Region::Stats, Region::Histograms})
+    if (count(r) != policies) return AttachError::BadRegion;
+
+  out->base = base;
+  out->size = size;
+  out->header = header;
+  out->rows = reinterpret_cast<Row*>(region(Region::Rows));
+  out->targets = reinterpret_cast<Target*>(region(Region::Targets));
+  out->bindings = reinterpret_cast<Binding*>(region(Region::Bindings));
+  out->processes = reinterpret_cast<Process*>(region(Region::Processes));
+  out->owners = reinterpret_cast<Owner*>(region(Region::Owners));
+  out->flows = reinterpret_cast<Flow*>(region(Region::Flows));
+  out->links = reinterpret_cast<Link*>(region(Region::Links));
+  out->stats = reinterpret_cast<Stats*>(region(Region::Stats));
+  out->histograms = reinterpret_cast<Histogram*>(region(Region::Histograms));
+  out->events = reinterpret_cast<Event*>(region(Region::Journal));
+  out->count = {policies, count(Region::Bindings), count(Region::Processes), count(Region::Owners), count(Region::Flows), count(Region::Journal)};
+  return AttachError::None;
+}
+
+AttachError attach(const char* path, Segment* out) {
+  int kept = errno;
+  AttachError error = AttachError::Missing;
+  int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  if (fd >= 0) {
+    struct stat st;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077)) {
+      error = AttachError::Foreign;
+    } else if (st.st_size < static_cast<off_t>(sizeof(Header))) {
+      error = AttachError::Truncated;
+    } else {
+      u64 size = static_cast<u64>(st.st_size);
+      void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+      error = base == MAP_FAILED ? AttachError::NoMap : check(static_cast<u8*>(base), size, out);
+      if (base != MAP_FAILED && error != AttachError::None) munmap(base, size);
+    }
+    close(fd);
+  }
+  errno = kept;
+  return error;
+}
+
+void detach(Segment* segment) {
+  if (segment->base) munmap(segment->base, segment->size);
+  *segment = {};
+}
+
+bool in_force(const Segment& segment) {
+  if (load(&segment.header->state) != static_cast<u32>(State::Active)) return false;
+  // The first word of a pthread mutex is its futex: the owner's tid, or FUTEX_OWNER_DIED once the kernel found it dead.
+  u32 lock = load(reinterpret_cast<const u32*>(segment.header->owner_lock));
+  return (lock & FUTEX_TID_MASK) && !(lock & FUTEX_OWNER_DIED);
+}
+
+bool lease_holds(const Segment& segment, u64 now_ns) {
+  return in_force(segment) && now_ns < load(&segment.header->lease_expiry_ns);
+}
+
+void count_fallback(const Segment& segment, Fallback reason) { add(&segment.header->fallbacks[static_cast<u32>(reason)], u64{1}); }
+
+u32 row_sequence(const Segment& segment, i32 policy) {
+  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) return 0;
+  return load_acquire(&segment.rows[policy].seq);
+}
+
+bool read_row(const Segment& segment, i32 policy, Row* out) {
+  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) {
+    count_fallback(segment, Fallback::BadIndex);
+    return false;
+  }
+  const Row* row = &segment.rows[policy];
+  for (u32 retry = 0; retry < kRowRetries; retry++) {
+    u32 before = load_acquire(&row->seq);
+    if (before == 0) return false;
+    if (before & 1) continue;
+    copy_words(out, row);
+    fence_acquire();
+    if (load(&row->seq) != before) continue;
+    out->seq = before;
+    // Lengths index into the row's own arrays: never trusted beyond them.
+    if (out->inject_length > sizeof(out->inject_data) || out->find_length > sizeof(out->replace_find) ||
+        out->replace_length > sizeof(out->replace_with) || out->target_count > kTargetsPerPolicy) {
+      count_fallback(segment, Fallback::BadIndex);
+      return false;
+    }
+    return true;
+  }
+  count_fallback(segment, Fallback::RowBusy);
+  return false;
+}
+
+bool read_target(const Segment& segment, i32 policy, u32 rule, u32 sequence, Target* out) {
+  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies || rule >= kTargetsPerPolicy) return false;
+  copy_words(out, &segment.targets[static_cast<u32>(policy) * kTargetsPerPolicy + rule]);
+  fence_acquire();
+  if (load(&segment.rows[policy].seq) != sequence) return false;
+  out->name[sizeof(out->name) - 1] = 0;
+  return out->port_ranges <= kPortRanges && out->prefix_length <= 128;
+}
+
+bool publish_row(const Segment& segment, u32 policy, const Row& row, const Target* rules, u32 rule_count) {
+  if (policy >= segment.count.policies || rule_count > kTargetsPerPolicy) return false;
+  Row* to = &segment.rows[policy];
+  u32 before = load(&to->seq) | 1;  // a writer that died mid-write left it odd
+  store(&to->seq, before);
+  fence_release();
+  store(&to->faults, row.faults);
+  store_words(to, row, 1);
+  for (u32 i = 0; i < rule_count; i++) store_words(&segment.targets[policy * kTargetsPerPolicy + i], rules[i], 0);
+  store_release(&to->seq, before + 1 ? before + 1 : 2);
+  add(&segment.header->generation, 1u);
+  return true;
+}
+
+Flow* find_flow(const Segment& segment, u64 cookie) {
+  u64 start = mix(cookie);
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    Flow* flow = &segment.flows[(start + i) % segment.count.flows];
+    u64 found = load_acquire(&flow->cookie);
+    if (found == cookie) return flow;
+    if (found == 0) return nullptr;
+  }
+  return nullptr;
+}
+
+void fold_flow(const Segment& segment, Flow* flow) {
+  Stats* stats = stats_of(segment, load(&flow->policy));
+  FlowDirection* sides[] = {&flow->up, &flow->down};
+  for (u32 d = 0; d < kDirections; d++) {
+    u64 units = units_begun(load(&sides[d]->progress)), ops = load(&sides[d]->ops);
+    if (stats) {
+      add(&stats->folded_units[d], units - load(&sides[d]->folded_units));
+      add(&stats->folded_ops[d], ops - load(&sides[d]->folded_ops));
+    }
+    store(&sides[d]->folded_units, units);
+    store(&sides[d]->folded_ops, ops);
+  }
+}
+
+// Whoever fills a slot in needs a microsecond, unless it was preempted: yields, then up to 16 ms of short sleeps.
+static void let_others_run(u32 attempt) {
+  const timespec nap = {0, 500'000};
+  const int kept = errno;
+  if (attempt < kOpenAttempts - 32) sched_yield();
+  else nanosleep(&nap, nullptr);
+  errno = kept;
+}
+
+Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh) {
+  *fresh = false;
+  u64 start = mix(opening.cookie);
+  for (u32 attempt = 0; attempt < kOpenAttempts; attempt++) {
+    // A slot that is being filled in may become this very flow, so it is waited for; one that stays so was left by a
+    // process that died, and is passed by in the last attempts.
+    const bool patient = attempt < kOpenAttempts - 4;
+    if (attempt > 0) let_others_run(attempt);
+    Flow* slot = nullptr;
+    u64 previous = 0;
+    bool filling = false;
+    for (u32 i = 0; i < kProbeWindow && !filling; i++) {
+      Flow* flow = &segment.flows[(start + i) % segment.count.flows];
+      u64 found = load_acquire(&flow->cookie);
+      if (found == opening.cookie) return flow;
+      if (found == kBeingFilled || (load(&flow->claim) & 1)) {
+        filling = patient;
+        continue;
+      }
+      if (found == 0) {
+        slot = flow;
+        previous = 0;
+        break;
+      }
+      if (!slot && load(&flow->state) == static_cast<u8>(FlowState::Idle)) {
+        slot = flow;
+        previous = found;
+      }
+    }
+    if (filling) continue;
+    if (!slot) break;
+    u32 claim = load(&slot->claim);
+    if ((claim & 1) || !swap_if(&slot->claim, claim, claim + 1)) continue;
+    // Between the look and the claim somebody may have filled it in, or its flow may have come back to life.
+    if (load(&slot->cookie) != previous || (previous && load(&slot->state) != static_cast<u8>(FlowState::Idle))) {
+      store_release(&slot->claim, claim);
+      continue;
+    }
+    if (previous) {
+      fold_flow(segment, slot);
+      add(&segment.header->folded_ops, load(&slot->up.ops) + load(&slot->down.ops));
+    }
+    store(&slot->cookie, kBeingFilled);
+    Flow clean = {};
+    clean.key = opening.key;
+    clean.name_hash = opening.name_hash;
+    clean.policy = -1;
+    clean.bound_policy = opening.bound_policy;
+    clean.role = static_cast<u8>(opening.role);
+    clean.protocol = static_cast<u8>(opening.protocol);
+    clean.peer_port = opening.peer_port;
+    memcpy(clean.peer, opening.peer, sizeof(clean.peer));
+    clean.ordinal = opening.ordinal;
+    clean.pid = opening.pid;
+    clean.claim = claim + 1;
+    store_words(slot, clean, 1);
+    store_release(&slot->cookie, opening.cookie);
+    store_release(&slot->claim, claim + 2);
+    add(&segment.header->flows_opened, u64{1});
+    *fresh = true;
+    return slot;
+  }
+  count_fallback(segment, Fallback::TableFull);
+  return nullptr;
+}
+
+Owner* find_owner(const Segment& segment, u64 cookie) {
+  u64 start = mix(cookie);
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    Owner* owner = &segment.owners[(start + i) % segment.count.owners];
+    u64 found = load_acquire(&owner->cookie);
+    if (found == cookie) return owner;
+    if (found == 0) return nullptr;
+  }
+  return nullptr;
+}
+
+void publish_owner(const Segment& segment, const Owner& owner) {
+  u64 start = mix(owner.cookie);
+  Owner* oldest = nullptr;
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    Owner* slot = &segment.owners[(start + i) % segment.count.owners];
+    u64 found = load_acquire(&slot->cookie);
+    if (found == owner.cookie) {
+      oldest = slot;
+      break;
+    }
+    if (found == 0 && swap_if(&slot->cookie, u64{0}, kBeingFilled)) {
+      store_words(slot, owner, 1);
+      store_release(&slot->cookie, owner.cookie);
+      return;
+    }
+    if (!oldest || load(&slot->created_ns) < load(&oldest->created_ns)) oldest = slot;
+  }
+  // A full window gives up its oldest entry: cookies are never reused, and old sockets are the likeliest to be gone.
+  store(&oldest->cookie, kBeingFilled);
+  store_words(oldest, owner, 1);
+  store_release(&oldest->cookie, owner.cookie);
+}
+
+i32 bound_policy(const Segment& segment, i32 pid, i32 tid) {
+  i32 found = load(&segment.header->default_policy);
+  for (i32 wanted : {0, tid}) {  // the thread's binding, looked at last, wins over the process's
+    u64 start = mix((static_cast<u64>(static_cast<u32>(pid)) << 32) | static_cast<u32>(wanted));
+    for (u32 i = 0; i < kProbeWindow; i++) {
+      const Binding* binding = &segment.bindings[(start + i) % segment.count.bindings];
+      u32 seq = load_acquire(&binding->seq);
+      if (seq == 0) break;
+      if (seq & 1) continue;
+      i32 policy = load(&binding->policy);
+      bool same = load(&binding->pid) == pid && load(&binding->tid) == wanted;
+      fence_acquire();
+      if (same && load(&binding->seq) == seq) found = policy;
+    }
+  }
+  return found;
+}
+
+Process* find_process(const Segment& segment, i32 pid, u64 start_time) {
+  u64 start = mix(static_cast<u64>(pid));
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    Process* process = &segment.processes[(start + i) % segment.count.processes];
+    if (load_acquire(&process->state) == static_cast<u32>(ProcessState::Free)) return nullptr;
+    if (load(&process->pid) == pid && load(&process->start) == start_time) return process;
+  }
+  return nullptr;
+}
+
+static bool is_dead(i32 pid) {
+  int kept = errno;
+  bool dead = kill(pid, 0) != 0 && errno == ESRCH;
+  errno = kept;
+  return dead;
+}
+
+Process* register_process(const Segment& segment, i32 pid, u64 start_time, const char* lineage, const char* program, u64 now_ns) {
+  u64 start = mix(static_cast<u64>(pid));
+  Process* slot = find_process(segment, pid, start_time);
+  for (u32 i = 0; !slot && i < kProbeWindow; i++) {
+    Process* process = &segment.processes[(start + i) % segment.count.processes];
+    u32 state = load_acquire(&process->state);
+    bool reusable = state == static_cast<u32>(ProcessState::Free) || state == static_cast<u32>(ProcessState::Gone);
+    if (reusable && swap_if(&process->state, state, static_cast<u32>(ProcessState::Starting))) slot = process;
+  }
+  for (u32 i = 0; !slot && i < kProbeWindow; i++) {  // no room: then those serve that ended without saying so
+    Process* process = &segment.processes[(start + i) % segment.count.processes];
+    u32 state = load_acquire(&process->state);
+    bool settled = state == static_cast<u32>(ProcessState::Attached) || state == static_cast<u32>(ProcessState::Execing);
+    if (!settled || !is_dead(load(&process->pid))) continue;
+    if (swap_if(&process->state, state, static_cast<u32>(ProcessState::Starting))) slot = process;
+  }
+  if (!slot) {
+    count_fallback(segment, Fallback::TableFull);
+    return nullptr;
+  }
+  store(&slot->pid, pid);
+  store(&slot->start, start_time);
+  copy_text(slot->lineage, sizeof(slot->lineage), lineage);
+  copy_tail(slot->program, sizeof(slot->program), program);
+  store(&slot->since_ns, now_ns);
+  store_release(&slot->state, static_cast<u32>(ProcessState::Attached));
+  return slot;
+}
+
+Stats* stats_of(const Segment& segment, i32 policy) {
+  return policy < 0 || static_cast<u32>(policy) >= segment.count.policies ? nullptr : &segment.stats[policy];
+}
+
+Link* link_of(const Segment& segment, i32 policy, Direction direction) {
+  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) return nullptr;
+  return &segment.links[static_cast<u32>(policy) * kDirections + static_cast<u32>(direction)];
+}
+
+Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction) {
+  u32 f = static_cast<u32>(fault);
+  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies || f >= kTimedFaults) return nullptr;
+  return &segment.histograms[(static_cast<u32>(policy) * kTimedFaults + f) * kDirections + static_cast<u32>(direction)];
+}
+
+void count_verdict(const Segment& segment, i32 policy, Stage stage, Verdict verdict) {
+  if (Stats* stats = stats_of(segment, policy))
+    add(&stats->verdicts[static_cast<u32>(stage) * kVerdicts + static_cast<u32>(verdict)], u64{1});
+}
+
+void count_applied(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 times) {
+  if (Stats* stats = stats_of(segment, policy))
+    add(&stats->applied[static_cast<u32>(fault) * kDirections + static_cast<u32>(direction)], times);
+}
+
+void record_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns) {
+  count_applied(segment, policy, fault, direction, 1);
+  Histogram* h = histogram_of(segment, policy, fault, direction);
+  if (!h) return;
+  add(&h->count, u64{1});
+  add(&h->sum_ns, delivered_ns);
+  add(&h->asked_sum_ns, asked_ns);
+  add(&h->buckets[histogram_bucket(delivered_ns)], 1u);
+  for (u64 seen = load(&h->min_ns); (seen == 0 || delivered_ns + 1 < seen) && !swap_if(&h->min_ns, seen, delivered_ns + 1);) seen = load(&h->min_ns);
+  for (u64 seen = load(&h->max_ns); delivered_ns > seen && !swap_if(&h->max_ns, seen, delivered_ns);) seen = load(&h->max_ns);
+}
+
+bool push_event(const Segment& segment, const Event& event) {
+  Header* header = segment.header;
+  u64 position = load(&header->journal_head);
+  for (;;) {
+    if (position - load_acquire(&header->journal_tail) >= segment.count.events) {
+      add(&header->journal_dropped, u64{1});
+      return false;
+    }
+    if (swap_if(&header->journal_head, position, position + 1)) break;
+    position = load(&header->journal_head);
+  }
+  Event* slot = &segment.events[position % segment.count.events];
+  store_words(slot, event, 1);
+  store_release(&slot->turn, position + 1);
+  return true;
+}
+
+bool pop_event(const Segment& segment, Event* out, u32* patience) {
+  Header* header = segment.header;
+  for (;;) {
+    u64 position = load(&header->journal_tail);
+    if (position == load_acquire(&header->journal_head)) return false;
+    Event* slot = &segment.events[position % segment.count.events];
+    bool readable = load_acquire(&slot->turn) == position + 1;
+    if (!readable && ++*patience <= 100) return false;
+    if (readable) copy_words(out, slot);
+    *patience = 0;
+    store_release(&header->journal_tail, position + 1);
+    if (readable) return true;
+    add(&header->journal_dropped, u64{1});
+  }
+}
+
+}  // namespace mishap

@@ -1,0 +1,105 @@
+// A project's segment, opened and walked. Everything that reads or writes shared memory goes through here,
+// whoever it is: the interceptor, the addon, a test. Nothing in this folder decides about faults.
+//
+// Rule: shared memory is never trusted. Region offsets and sizes are checked once at attach() and kept in
+// private memory; an index is checked on every access; a row is copied out under its sequence lock. All of it is
+// allocation-free, lock-free and async-signal-safe, except format(), which only the owner calls.
+#pragma once
+
+#include "atomic.h"
+#include "contract/layout.h"
+
+namespace mishap {
+
+struct Capacities {
+  u32 policies, bindings, processes, owners, flows, events;
+};
+
+struct Segment {
+  u8* base = nullptr;
+  u64 size = 0;
+  Header* header = nullptr;
+  Row* rows = nullptr;
+  Target* targets = nullptr;
+  Binding* bindings = nullptr;
+  Process* processes = nullptr;
+  Owner* owners = nullptr;
+  Flow* flows = nullptr;
+  Link* links = nullptr;
+  Stats* stats = nullptr;
+  Histogram* histograms = nullptr;
+  Event* events = nullptr;
+  Capacities count = {};
+};
+
+enum class AttachError : u32 { None, Missing, Foreign, Truncated, BadMagic, BadVersion, BadLayout, BadRegion, NoMap };
+const char* describe(AttachError error);
+
+// Bytes a segment of these capacities needs.
+u64 segment_size(const Capacities& capacities);
+// Writes a fresh header and region table over zeroed memory of segment_size() bytes. State is Paused until the owner activates it.
+void format(u8* base, u64 size, const Capacities& capacities);
+// Checks memory that claims to be a segment and fills in *out. Reads nothing outside [base, base + size).
+AttachError check(u8* base, u64 size, Segment* out);
+// Opens, checks the owner and mode of, maps and checks a segment file. errno is kept.
+AttachError attach(const char* path, Segment* out);
+void detach(Segment* segment);
+
+// In force: active, and its owner's robust lock is held by a living thread. Two loads, no clock.
+bool in_force(const Segment& segment);
+// The lease too: false when the owner has not renewed it. For moments when a fault is about to be applied.
+bool lease_holds(const Segment& segment, u64 now_ns);
+
+void count_fallback(const Segment& segment, Fallback reason);
+
+// Copies a row out under its sequence lock; false when the index is out of range, the row was never written, or it
+// was being written through every retry (counted).
+bool read_row(const Segment& segment, i32 policy, Row* out);
+u32 row_sequence(const Segment& segment, i32 policy);
+// One target rule; `sequence` is the row's, from before the first rule was read. False when it changed meanwhile.
+bool read_target(const Segment& segment, i32 policy, u32 rule, u32 sequence, Target* out);
+// The owner's side: publishes a row with its rules, then lets resolved flows look again.
+bool publish_row(const Segment& segment, u32 policy, const Row& row, const Target* rules, u32 rule_count);
+
+// What a flow's slot is filled with when it is opened.
+struct FlowOpening {
+  u64 cookie, key, name_hash;
+  Role role;
+  Protocol protocol;
+  u16 peer_port;
+  u8 peer[16];
+  u32 ordinal;
+  i32 pid, bound_policy;
+};
+Flow* find_flow(const Segment& segment, u64 cookie);
+// Finds the flow or opens one; *fresh says which. nullptr when its window is full (counted).
+Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh);
+// Units that a flow's progress amounts to: a unit is drawn for when it begins, so a begun one counts.
+constexpr u64 units_begun(u64 progress) { return (progress >> 11) + ((progress & 2047) ? 1 : 0); }
+// Adds what the flow counted since the last fold to its policy's stats.
+void fold_flow(const Segment& segment, Flow* flow);
+
+Owner* find_owner(const Segment& segment, u64 cookie);
+void publish_owner(const Segment& segment, const Owner& owner);
+
+// The policy bound to this thread, else to its process, else the project's; -1 none.
+i32 bound_policy(const Segment& segment, i32 pid, i32 tid);
+
+Process* register_process(const Segment& segment, i32 pid, u64 start, const char* lineage, const char* program, u64 now_ns);
+Process* find_process(const Segment& segment, i32 pid, u64 start);
+
+void count_verdict(const Segment& segment, i32 policy, Stage stage, Verdict verdict);
+void count_applied(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 times);
+// A measured effect that took time: counts it applied and files the sample.
+void record_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns);
+Stats* stats_of(const Segment& segment, i32 policy);
+Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction);
+Link* link_of(const Segment& segment, i32 policy, Direction direction);
+
+// False when the ring is full (counted). The event's `turn` is set here.
+bool push_event(const Segment& segment, const Event& event);
+// The one reader's side: the next event in order, or false. `patience` is how often an unpublished slot (its writer
+// died or is slow) has been met in a row; past 100 it is skipped.
+bool pop_event(const Segment& segment, Event* out, u32* patience);
+
+}  // namespace mishap

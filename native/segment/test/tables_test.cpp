@@ -1,0 +1,170 @@
+// Flows, owners, processes and bindings: found again, and counted when there is no room.
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "image.h"
+
+using namespace mishap;
+
+TEST_CASE("a flow is opened once and found again") {
+  Image image;
+  bool fresh = false;
+  Flow* flow = open_flow(image.segment, opening_of(42), &fresh);
+  REQUIRE(flow != nullptr);
+  CHECK(fresh);
+  CHECK(open_flow(image.segment, opening_of(42), &fresh) == flow);
+  CHECK_FALSE(fresh);
+  CHECK(find_flow(image.segment, 42) == flow);
+  CHECK(find_flow(image.segment, 43) == nullptr);
+  CHECK(image.header()->flows_opened == 1);
+}
+
+TEST_CASE("a full table is counted, not overrun") {
+  Image image;
+  bool fresh;
+  u32 opened = 0;
+  for (u64 cookie = 1; cookie <= 200; cookie++)
+    opened += open_flow(image.segment, opening_of(cookie), &fresh) != nullptr;
+  CHECK(opened == 64);
+  CHECK(image.fallbacks(Fallback::TableFull) == 200 - 64);
+
+  // One process, so that every start time hashes to the same window of slots.
+  u32 registered = 0;
+  for (u64 start = 1; start <= 100; start++)
+    registered += register_process(image.segment, getpid(), start, "0", "program", 0) != nullptr;
+  CHECK(registered == kProbeWindow);
+  CHECK(image.fallbacks(Fallback::TableFull) == 200 - 64 + 100 - kProbeWindow);
+}
+
+TEST_CASE("an idle slot is taken over, and what it counted is folded into its policy's stats") {
+  Image image({2, 64, 64, 64, 1, 64});  // one slot, so that the next flow must take it
+  bool fresh;
+  Flow* flow = open_flow(image.segment, opening_of(1), &fresh);
+  REQUIRE(flow != nullptr);
+  flow->policy = 1;
+  flow->up.progress = 5u << 11;
+  flow->up.ops = 4;
+  flow->down.progress = (2u << 11) + 100;  // into its third unit, which was drawn for
+  flow->down.ops = 3;
+  CHECK(open_flow(image.segment, opening_of(2), &fresh) == nullptr);
+
+  flow->state = static_cast<u8>(FlowState::Idle);
+  fold_flow(image.segment, flow);
+  fold_flow(image.segment, flow);  // counts nothing twice
+  REQUIRE(open_flow(image.segment, opening_of(2), &fresh) == flow);
+  CHECK(fresh);
+  CHECK(find_flow(image.segment, 1) == nullptr);
+  CHECK(flow->up.ops == 0);
+  CHECK(flow->policy == -1);
+  const Stats& stats = image.segment.stats[1];
+  CHECK(stats.folded_units[0] == 5);
+  CHECK(stats.folded_units[1] == 3);
+  CHECK(stats.folded_ops[0] == 4);
+  CHECK(stats.folded_ops[1] == 3);
+  CHECK(image.header()->folded_ops == 7);
+  CHECK(image.header()->flows_opened == 2);
+}
+
+TEST_CASE("threads that open the same flow at the same moment share one slot") {
+  constexpr u64 kFlows = 3000;
+  constexpr u32 kThreads = 3;
+  Image image({1, 64, 64, 64, 8192, 64});
+  std::atomic<u64> arrived{0};
+  std::atomic<u32> different{0};
+  std::vector<std::atomic<Flow*>> first(kFlows + 1);
+  std::vector<std::thread> threads;
+  for (u32 t = 0; t < kThreads; t++)
+    threads.emplace_back([&] {
+      for (u64 cookie = 1; cookie <= kFlows; cookie++) {
+        arrived++;
+        while (arrived.load() < cookie * kThreads) std::this_thread::yield();
+        bool fresh;
+        Flow* flow = open_flow(image.segment, opening_of(cookie), &fresh);
+        Flow* expected = nullptr;
+        if (!first[cookie].compare_exchange_strong(expected, flow)) different += expected != flow;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(different == 0);
+  CHECK(image.header()->flows_opened == kFlows);
+  CHECK(image.fallbacks(Fallback::TableFull) == 0);
+}
+
+TEST_CASE("slots whose process died while it filled them are passed by") {
+  Image image;
+  bool fresh;
+  for (u32 i = 0; i < 64; i += 2) {
+    image.segment.flows[i].claim = 1;
+    if (i % 4) image.segment.flows[i].cookie = ~u64{0};
+  }
+  u32 opened = 0;
+  for (u64 cookie = 1; cookie <= 10; cookie++)
+    opened += open_flow(image.segment, opening_of(cookie), &fresh) != nullptr;
+  CHECK(opened == 10);
+}
+
+TEST_CASE("an owner is found by its cookie; a full window gives up its oldest") {
+  Image image;
+  for (u64 cookie = 1; cookie <= 65; cookie++) {
+    Owner owner = {};
+    owner.cookie = cookie;
+    owner.pid = static_cast<i32>(cookie);
+    owner.created_ns = cookie;
+    publish_owner(image.segment, owner);
+    REQUIRE(find_owner(image.segment, cookie) != nullptr);
+    CHECK(find_owner(image.segment, cookie)->pid == static_cast<i32>(cookie));
+  }
+  Owner again = {};
+  again.cookie = 65;
+  again.pid = 99;
+  publish_owner(image.segment, again);
+  CHECK(find_owner(image.segment, 65)->pid == 99);
+}
+
+TEST_CASE("a process is known by pid and start time, and its slot serves another once it is gone") {
+  Image image;
+  const std::string program(100, 'x');
+  Process* process = register_process(image.segment, 10, 77, "0.1", (program + "/end").c_str(), 5);
+  REQUIRE(process != nullptr);
+  CHECK(std::string(process->program) == std::string(59, 'x') + "/end");
+  CHECK(find_process(image.segment, 10, 77) == process);
+  CHECK(find_process(image.segment, 10, 78) == nullptr);  // the number, reused
+  CHECK(register_process(image.segment, 10, 77, "0.1", "other", 6) == process);
+  process->state = static_cast<u32>(ProcessState::Gone);
+  CHECK(register_process(image.segment, 10, 78, "0.2", "next", 7) == process);
+}
+
+TEST_CASE("a thread's binding wins over its process's, and that over the project's") {
+  Image image({2, 1, 64, 64, 64, 64});  // one slot: wherever the search starts, it looks there
+  image.header()->default_policy = 0;
+  Binding& binding = image.segment.bindings[0];
+  CHECK(bound_policy(image.segment, 5, 6) == 0);
+  binding = {2, 5, 0, 1, 0};
+  CHECK(bound_policy(image.segment, 5, 6) == 1);
+  CHECK(bound_policy(image.segment, 7, 7) == 0);
+  binding = {2, 5, 6, -1, 0};
+  CHECK(bound_policy(image.segment, 5, 6) == -1);
+  CHECK(bound_policy(image.segment, 5, 7) == 0);
+  binding.seq = 3;  // being written
+  CHECK(bound_policy(image.segment, 5, 6) == 0);
+}
+
+TEST_CASE("in a full table, processes that were killed make room for new ones") {
+  Image image({1, 64, 1, 64, 64, 64});
+  const pid_t child = fork();
+  if (child == 0) pause();
+  CHECK(register_process(image.segment, child, 1, "0.1", "program", 0) != nullptr);
+  CHECK(register_process(image.segment, getpid(), 1, "0", "program", 0) == nullptr);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  Process* process = register_process(image.segment, getpid(), 1, "0", "program", 0);
+  REQUIRE(process != nullptr);
+  CHECK(process->pid == getpid());
+}

@@ -1,0 +1,16 @@
+# Fails unless LIBRARY asks the loader for libc and the loader itself alone: anything more would have to be loaded
+# into every program that runs under mishap, and might not be there.
+cmake_minimum_required(VERSION 3.20)
+execute_process(COMMAND readelf --wide --dynamic ${LIBRARY} OUTPUT_VARIABLE DYNAMIC RESULT_VARIABLE STATUS)
+if(NOT STATUS EQUAL 0)
+  message(FATAL_ERROR "readelf could not read ${LIBRARY}")
+endif()
+string(REGEX MATCHALL "\\(NEEDED\\)[^\n]*\\[[^]]*\\]" NEEDED "${DYNAMIC}")
+list(TRANSFORM NEEDED REPLACE "^.*\\[(.*)\\]$" "\\1")
+if(NOT "libc.so.6" IN_LIST NEEDED)
+  message(FATAL_ERROR "${LIBRARY} does not need libc.so.6, so this test does not read it right: ${NEEDED}")
+endif()
+list(FILTER NEEDED EXCLUDE REGEX "^(libc\\.so\\.6|ld-linux.*)$")
+if(NEEDED)
+  message(FATAL_ERROR "${LIBRARY} may need libc.so.6 only, but also needs ${NEEDED}")
+endif()

@@ -1,0 +1,233 @@
+/**
+ * A run: one program, faulted by one policy, from a segment of its own to evidence. Everything a run makes is gone when
+ * `run` settles, however it settles; should this process be killed, its lease ends at once and the janitor cleans up.
+ */
+
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { type AskedFault, compile, describeFaults, type Policy } from "../policy/index.js";
+import { readCounters } from "../report/counters.js";
+import { buildEvidence } from "../report/evidence.js";
+import type { Evidence } from "../report/schema.js";
+import { nameOf, native, numberOf, Segment, startJanitor, type StructValue } from "../segment/index.js";
+import { EscapeWatch } from "./escapes.js";
+import { JournalWriter } from "./journal.js";
+import { preloadEnvironment, preparePreload, type Preload } from "./preload.js";
+import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
+import { defaultProject } from "./project.js";
+import { SignalRelay, signalExitCode } from "./signals.js";
+
+/** What to run, and how. */
+export interface RunOptions {
+  /** The program and its arguments. */
+  readonly command: readonly string[];
+  /** What to do to it, from `parsePolicy` or `policyFromFlags`. */
+  readonly policy: Policy;
+  /** Which runs `mishap stop` stops together; default: {@link defaultProject}. */
+  readonly project?: string;
+  /** Ends the faults, not the program, after this time. */
+  readonly durationNs?: number;
+  /** A file descriptor that gets the decisions as JSON lines. */
+  readonly journal?: number;
+  /** The program, where it was found already. */
+  readonly program?: Program;
+}
+
+/** The program could not be started, or mishap could not do its part. */
+export class RunError extends Error {
+  override readonly name = "RunError";
+  readonly exitCode: 125 | 126 | 127;
+
+  constructor(message: string, exitCode: 125 | 126 | 127) {
+    super(message);
+    this.exitCode = exitCode;
+  }
+}
+
+const POLICY_INDEX = 0;
+const POLICY_NAME = "run";
+const SEED_BYTES = 4;
+const STATE_CHECK_MS = 100;
+/** What Node's timers take at most: 24 days. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** This package's version. */
+export function version(): string {
+  const content: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  const given = typeof content === "object" && content !== null && "version" in content ? content.version : undefined;
+  return typeof given === "string" ? given : "unknown";
+}
+
+/** Runs a program under a policy; resolves when it ended. Throws {@link RunError} or {@link ProgramError}. */
+export async function run(options: RunOptions): Promise<Evidence> {
+  const [name = ""] = options.command;
+  const program = options.program ?? findProgram(name);
+  const signals = new SignalRelay();
+  const cleanups: (() => void)[] = [() => signals.close()];
+  try {
+    return await runGuarded(options, program, signals, cleanups);
+  } catch (error) {
+    if (error instanceof RunError || error instanceof ProgramError) throw error;
+    throw new RunError(error instanceof Error ? error.message : String(error), 125);
+  } finally {
+    for (const cleanup of cleanups.reverse()) cleanup();
+  }
+}
+
+async function runGuarded(
+  options: RunOptions,
+  program: Program,
+  signals: SignalRelay,
+  cleanups: (() => void)[],
+): Promise<Evidence> {
+  const seed = options.policy.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
+  const asked: AskedFault[] = describeFaults(options.policy);
+  const { row, targets } = compile(POLICY_NAME, options.policy, { runSeed: seed });
+  const notes: string[] = [];
+
+  const segment = Segment.create({
+    project: options.project ?? defaultProject(),
+    seed,
+    journal: options.journal !== undefined,
+  });
+  cleanups.push(() => segment.close({ unlink: true }));
+  startJanitor(segment.path, (error) => notes.push(`the janitor could not be started: ${error.message}`));
+  segment.publish(POLICY_INDEX, { ...row }, targets.map((target): StructValue => ({ ...target })));
+  const preload: Preload = preparePreload(segment.path);
+  cleanups.push(() => preload.remove());
+  segment.activate({
+    defaultPolicy: POLICY_INDEX,
+    unix: targets.some(({ protocol }) => protocol === numberOf("Protocol", "unix")),
+    names: targets.some(({ name_kind }) => ["hostname", "sni"].includes(nameOf("NameKind", name_kind))),
+  });
+
+  const startedMs = performance.now();
+  const { pid, ended } = startProgram(options.command, program, preload, segment);
+  signals.forwardTo(pid);
+  const journal = options.journal === undefined ? undefined : new JournalWriter(segment, options.journal);
+  const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
+  const force = new ForceWatch(segment, startedMs, options.durationNs, notes);
+
+  const status = await ended;
+  const durationMs = performance.now() - startedMs;
+  signals.stopForwarding();
+  force.stop();
+  const escaped = escapes.stop();
+  segment.retire();
+  const journalFailure = journal?.finish();
+  if (journalFailure !== undefined) notes.push(`the journal is incomplete: ${journalFailure}`);
+  const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
+  if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
+
+  return buildEvidence(
+    {
+      version: version(),
+      command: options.command,
+      seed,
+      exitCode: exitCodeOf(status),
+      durationMs,
+      policy: options.policy,
+      asked,
+      escaped,
+      unreachable,
+      notes,
+    },
+    readCounters(segment, POLICY_INDEX),
+  );
+}
+
+function startProgram(
+  command: readonly string[],
+  program: Program,
+  preload: Preload,
+  segment: Segment,
+): { pid: number; ended: Promise<number> } {
+  const environment = preloadEnvironment(process.env, preload.path, segment.path);
+  const variables = Object.entries(environment).map(([variable, value]) => `${variable}=${value}`);
+  let settle: (status: number) => void = () => {};
+  const ended = new Promise<number>((resolve) => {
+    settle = resolve;
+  });
+  try {
+    const keepFds = inheritedFds(command);
+    const pid = native.spawnTarget(program.path, command, variables, { keepFds }, (status) => settle(status));
+    return { pid, ended };
+  } catch (error) {
+    const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+    const message = error instanceof Error ? error.message : String(error);
+    if (code === "ENOENT") throw new RunError(`${program.path}: not found`, 127);
+    throw new RunError(message, code === undefined || code === "EAGAIN" || code === "ENOMEM" ? 125 : 126);
+  }
+}
+
+/** Descriptors that the arguments name, as a shell's process substitution does: the program has to inherit them. */
+export function inheritedFds(command: readonly string[]): number[] {
+  const found = new Set<number>();
+  for (const argument of command.slice(1)) {
+    for (const match of argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d{1,6})(?![\d])/g)) found.add(Number(match[1]));
+  }
+  return [...found].filter((fd) => fd >= 3);
+}
+
+/** The shell's number for a raw wait status. */
+function exitCodeOf(status: number): number {
+  const signal = status & 0x7f;
+  return signal === 0 ? (status >> 8) & 0xff : signalExitCode(signal);
+}
+
+/** Processes that carry the interceptor, or are just replacing their program. */
+function attachedProcesses(segment: Segment): { pid: number; startTicks: bigint }[] {
+  const nowNs = process.hrtime.bigint();
+  return segment
+    .processes()
+    .filter(({ state, since_ns }) => {
+      const word = nameOf("ProcessState", state);
+      return word === "attached" || (word === "execing" && nowNs - BigInt(since_ns as bigint) < 100_000_000n);
+    })
+    .map(({ pid, start }) => ({ pid: Number(pid), startTicks: BigInt(start as bigint) }));
+}
+
+/** Ends the faults at their time, and notices when somebody else did. */
+class ForceWatch {
+  readonly #timers: NodeJS.Timeout[] = [];
+  readonly #segment: Segment;
+  readonly #startedMs: number;
+  readonly #notes: string[];
+  #over = false;
+
+  constructor(segment: Segment, startedMs: number, durationNs: number | undefined, notes: string[]) {
+    this.#segment = segment;
+    this.#startedMs = startedMs;
+    this.#notes = notes;
+    if (durationNs !== undefined) {
+      this.#timers.push(setTimeout(() => this.#end(), Math.min(durationNs / 1e6, LONGEST_TIMER_MS)));
+    }
+    this.#timers.push(setInterval(() => this.#look(), STATE_CHECK_MS));
+    for (const timer of this.#timers) timer.unref();
+  }
+
+  /** The program ended; has to be called before the run itself retires the segment. */
+  stop(): void {
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#look();
+    if (!this.#over && !this.#segment.inForce()) {
+      this.#notes.push("the lease lapsed during the run, so that calls passed through unfaulted until it was renewed");
+    }
+  }
+
+  #end(): void {
+    if (this.#over) return;
+    this.#segment.retire();
+    this.#say("as --duration says");
+  }
+
+  #look(): void {
+    if (!this.#over && nameOf("State", this.#segment.header().state) === "retired") this.#say("by mishap stop");
+  }
+
+  #say(why: string): void {
+    this.#over = true;
+    const seconds = ((performance.now() - this.#startedMs) / 1000).toFixed(1);
+    this.#notes.push(`the faults ended after ${seconds} s, ${why}; the program went on`);
+  }
+}

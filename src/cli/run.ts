@@ -1,0 +1,214 @@
+/** `mishap run`: its flags, its dry run, and what it prints; the run itself is src/api/run.ts. */
+
+import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
+import { isatty } from "node:tty";
+import { type Command, Option } from "commander";
+import type { Evidence } from "../api/index.js";
+import { type FlagValues, type Policy, PolicyError, parseDuration, policyFlags, policyFromFlags } from "../policy/index.js";
+import { printToStderr, UsageError } from "./errors.js";
+
+const RUN_GROUP = "The run:";
+const COMMAND_EXAMPLE = "mishap run --latency 100ms -- curl -s https://example.com";
+
+interface RunFlag {
+  readonly flags: string;
+  readonly help: string;
+  readonly example?: string;
+}
+
+const RUN_FLAGS: readonly RunFlag[] = [
+  { flags: "--duration <duration>", help: "end the faults, not the program, after this time", example: "30s" },
+  { flags: "--dry-run", help: "say what would be faulted and how, and start nothing" },
+  { flags: "--json <file>", help: "write the evidence as JSON", example: "evidence.json" },
+  { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
+  { flags: "--quiet", help: "print no evidence" },
+  { flags: "--project <name>", help: "the runs that `mishap stop` stops together", example: "shop" },
+];
+
+const EXAMPLES = `
+Examples:
+  ${COMMAND_EXAMPLE}
+      every packet takes 100 ms each way: a connect 200 ms, a request and its answer 200 ms
+  mishap run --connection-error refused:10% --seed 7 -- npm test
+      one connect in ten is refused; the same seed refuses the same ones again
+  mishap run --uplink.rate 1mbps --packet-loss 1% --json evidence.json -- ./upload
+      a slow way out and a lossy line, with the evidence for a machine to read
+  mishap run --latency 300ms --target hostname=api.internal,port=443 -- node app.js
+      only connections to that host and port
+  mishap run --packet-loss 20% --schedule spike:30s/5s --duration 120s -- ./app
+      five bad seconds in every thirty
+
+Exit codes:
+  the program's own; 128+n when signal n ended it; 2 bad usage; 125 mishap failed;
+  126 the program cannot be executed; 127 it was not found`;
+
+/** A right value of a flag. */
+export function exampleOf(flag: string): string | undefined {
+  const policyFlag = policyFlags.find(({ name }) => name === flag);
+  return policyFlag?.example ?? RUN_FLAGS.find(({ flags }) => flags.split(" ")[0] === flag)?.example;
+}
+
+/** Boolean fields may be written without a value; the parser would take the next word for it. */
+export function prepareArguments(args: readonly string[]): string[] {
+  const booleans = new Set(policyFlags.filter(({ boolean }) => boolean).map(({ name }) => name));
+  const bare = new Set(RUN_FLAGS.filter(({ flags }) => !flags.includes("<")).map(({ flags }) => flags));
+  const prepared = args.slice(0, 1);
+  for (let at = 1; at < args.length; at++) {
+    const word = args[at] ?? "";
+    if (word === "--" || !word.startsWith("-")) return [...prepared, ...args.slice(at)];
+    prepared.push(booleans.has(word) ? `${word}=true` : word);
+    const takesNext = word.startsWith("--") && !word.includes("=") && !booleans.has(word) && !bare.has(word);
+    if (takesNext && word !== "--help" && at + 1 < args.length) prepared.push(args[++at] ?? "");
+  }
+  return prepared;
+}
+
+/** Adds `run` to the program. */
+export function define(program: Command): void {
+  const command = program
+    .command("run")
+    .summary("run a program with a network that misbehaves")
+    .description("Runs a program with the faults asked for, and says at its end what was delivered. No fault at all is valid.")
+    .usage("[options] -- COMMAND [ARGUMENT...]")
+    .argument("[command...]", "the program and its arguments")
+    .passThroughOptions()
+    .addHelpText("after", EXAMPLES);
+  for (const { flags, help, example } of RUN_FLAGS) {
+    command.addOption(new Option(flags, withExample(help, example)).helpGroup(RUN_GROUP));
+  }
+  for (const flag of policyFlags) {
+    const value = flag.boolean ? "[true|false]" : `<${flag.valueName}>`;
+    const option = new Option(`${flag.name} ${value}`, withExample(flag.help, flag.boolean ? undefined : flag.example));
+    option.argParser((given: string, earlier: string[] | undefined) => [...(earlier ?? []), given]);
+    command.addOption(option.helpGroup(`${flag.group}:`));
+  }
+  command.action(async (words: string[], values: Record<string, unknown>) => {
+    process.exitCode = await execute(words, values, command);
+  });
+}
+
+function withExample(help: string, example: string | undefined): string {
+  return example === undefined ? help : `${help} (${example})`;
+}
+
+async function execute(words: readonly string[], values: Readonly<Record<string, unknown>>, command: Command): Promise<number> {
+  const policy = policyOf(command, values);
+  const durationNs = durationOf(values.duration);
+  const [name] = words;
+  if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
+  if (name === undefined) throw new UsageError(`run needs a program to start, such as ${COMMAND_EXAMPLE}`);
+
+  const { describeUnreachable, findProgram } = await import("../api/program.js");
+  const program = findProgram(name);
+  const quiet = values.quiet === true;
+  if (values.dryRun === true) {
+    const { describeDryRun } = await import("./dry-run.js");
+    printToStderr(describeDryRun(words, policy, program, durationNs));
+    return 0;
+  }
+  if (program.unreachable !== undefined && !quiet) {
+    printToStderr(`mishap: ${program.image} runs unfaulted: ${describeUnreachable(program.unreachable)}\n`);
+  }
+
+  process.once("exit", releaseTerminal);
+  const json = openOutput("--json", values.json);
+  const journal = openOutput("--journal", values.journal);
+  let evidence: Evidence;
+  try {
+    const { run } = await import("../api/run.js");
+    evidence = await run({
+      command: words,
+      policy,
+      program,
+      ...(typeof values.project === "string" ? { project: values.project } : {}),
+      ...(durationNs === undefined ? {} : { durationNs }),
+      ...(journal === undefined ? {} : { journal: journal.file }),
+    });
+  } catch (error) {
+    json?.discard();
+    journal?.discard();
+    throw error;
+  }
+  json?.write(`${JSON.stringify(evidence, null, 2)}\n`);
+  if (!quiet) {
+    const { renderEvidence } = await import("../report/text.js");
+    printToStderr(renderEvidence(evidence, { colour: isatty(2) && !process.env.NO_COLOR }));
+  }
+  return evidence.exit_code;
+}
+
+/**
+ * As it ends, Node puts the terminal back to the modes it found at its start, which would undo what the program set on
+ * purpose (stty(1), an editor). It leaves descriptors alone that are no longer what they were.
+ */
+function releaseTerminal(): void {
+  for (const fd of [0, 1, 2]) {
+    try {
+      closeSync(fd);
+      openSync("/dev/null", "r+");
+    } catch {
+      // It was closed before: nothing to protect.
+    }
+  }
+}
+
+/** The policy that the flags ask for. */
+function policyOf(command: Command, values: Readonly<Record<string, unknown>>): Policy {
+  const given: Record<string, string | string[]> = {};
+  for (const option of command.options) {
+    const value = values[option.attributeName()];
+    if (Array.isArray(value) && option.long) given[option.long] = value.map(String);
+  }
+  const result = policyFromFlags(given satisfies FlagValues);
+  if ("error" in result) throw new UsageError(result.error.message);
+  return result.ok;
+}
+
+function durationOf(written: unknown): number | undefined {
+  if (written === undefined) return undefined;
+  try {
+    const durationNs = parseDuration(written);
+    if (durationNs > 0) return durationNs;
+  } catch (error) {
+    if (error instanceof PolicyError) throw new UsageError(`--duration ${String(written)}: ${error.problem}`);
+    throw error;
+  }
+  throw new UsageError(`--duration ${String(written)}: must be longer than nothing, such as 30s`);
+}
+
+/** A file that is known to be writable before the program starts. */
+interface Output {
+  readonly file: number;
+  write(text: string): void;
+  /** The run did not happen: leaves no empty file behind. */
+  discard(): void;
+}
+
+function openOutput(flag: string, path: unknown): Output | undefined {
+  if (typeof path !== "string") return undefined;
+  const existed = existsSync(path);
+  let file: number;
+  try {
+    file = openSync(path, flag === "--json" ? "a" : "w", 0o644);
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "it failed";
+    throw new UsageError(`${flag} ${path}: cannot be written (${code}); a path such as ./${exampleOf(flag)} can`);
+  }
+  return {
+    file,
+    write: (text) => {
+      try {
+        ftruncateSync(file, 0);
+      } catch {
+        // A pipe or a terminal: it has no length.
+      }
+      const bytes = Buffer.from(text);
+      for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
+      closeSync(file);
+    },
+    discard: () => {
+      closeSync(file);
+      if (!existed) unlinkSync(path);
+    },
+  };
+}

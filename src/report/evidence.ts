@@ -1,0 +1,205 @@
+/**
+ * Evidence: for each fault that was asked for, what was asked and what was delivered, from counters and clock readings
+ * that the interceptor kept where it applied it; and everything that limits what these numbers say. A fault asked for
+ * and never applied is a note, never silence. Only reads; text.ts prints.
+ */
+
+import type { AskedFault, Direction, Policy } from "../policy/index.js";
+import type { Counters, HistogramReading } from "./counters.js";
+import type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "./schema.js";
+
+/** What is known about a run beside its counters. */
+export interface RunFacts {
+  readonly version: string;
+  readonly command: readonly string[];
+  readonly seed: bigint;
+  readonly exitCode: number;
+  readonly durationMs: number;
+  readonly policy: Policy;
+  readonly asked: readonly AskedFault[];
+  readonly escaped: readonly EscapedFlow[];
+  /** Why the program itself could not be intercepted, in words. */
+  readonly unreachable: string | undefined;
+  /** Anything else worth saying. */
+  readonly notes: readonly string[];
+}
+
+type Basis = "ops" | "data ops" | "receives" | "units" | "connects" | "lookups" | "calls";
+
+/** What a fault is counted against, and whether chance decides it; by the schema's key, without its direction. */
+const KINDS: Readonly<Record<string, { basis: Basis; chance?: true; never: string }>> = {
+  latency: { basis: "ops", never: "no flow carried it" },
+  jitter: { basis: "ops", never: "no flow carried it" },
+  rate: { basis: "data ops", never: "the traffic stayed below it" },
+  packet_loss: { basis: "units", chance: true, never: "chance spared every unit" },
+  burst_loss: { basis: "units", chance: true, never: "no loss began a burst" },
+  correlated_loss: { basis: "units", chance: true, never: "chance spared every unit" },
+  packet_duplicate: { basis: "units", chance: true, never: "chance spared every unit" },
+  packet_reorder: { basis: "units", chance: true, never: "chance spared every unit" },
+  connection_error: { basis: "connects", chance: true, never: "chance spared every connection" },
+  "timeout.connect": { basis: "connects", never: "every connect was done in time" },
+  "timeout.recv": { basis: "receives", never: "no receive waited that long" },
+  "dns.delay": { basis: "lookups", never: "no lookup carried it" },
+  "dns.timeout": { basis: "lookups", never: "no lookup met it" },
+  "dns.nxdomain": { basis: "lookups", chance: true, never: "chance spared every lookup" },
+  session_budget: { basis: "ops", never: "no flow went past it" },
+  half_open: { basis: "ops", never: "no flow carried that many bytes" },
+  payload_mutation: { basis: "calls", chance: true, never: "no call passed its gates" },
+};
+
+const DIRECTIONS: readonly Direction[] = ["uplink", "downlink"];
+
+/** The key without its direction: `rate` for `uplink.rate`. */
+export function baseKey(fault: string): string {
+  return fault.replace(/^(uplink|downlink)\./, "");
+}
+
+function kindOf(asked: AskedFault, policy: Policy): { basis: Basis; chance?: true; never: string } {
+  const kind = KINDS[baseKey(asked.fault)] ?? { basis: "ops", never: "no flow carried it" };
+  const resets = asked.fault === "connection_error" && policy.fields.connection_error?.kind === "reset";
+  return resets ? { basis: "units", chance: true, never: "chance spared every unit" } : kind;
+}
+
+function basisCount(basis: Basis, directions: readonly Direction[], counters: Counters): number {
+  const sum = (of: (direction: Direction) => number): number => directions.reduce((all, each) => all + of(each), 0);
+  const ops = (direction: Direction): number => counters.ops[direction] - counters.gatedOps[direction];
+  switch (basis) {
+    case "ops":
+      return sum((direction) => ops(direction) + counters.connects);
+    case "data ops":
+      return sum(ops);
+    case "receives":
+      return ops("downlink");
+    case "units":
+      return sum((direction) => counters.units[direction] - counters.gatedUnits[direction]);
+    case "connects":
+      return counters.connects + counters.datagramSends;
+    case "lookups":
+      return counters.lookups;
+    case "calls":
+      return counters.mutatedCallsSeen;
+  }
+}
+
+function faultEvidence(asked: AskedFault, policy: Policy, counters: Counters): FaultEvidence {
+  const kind = kindOf(asked, policy);
+  const applied = asked.directions.reduce((all, each) => all + counters.applied(asked.faultBit, each), 0);
+  // An op under way when the program ended is applied but not yet counted as one.
+  const of = Math.max(applied, basisCount(kind.basis, asked.directions, counters));
+  const evidence: FaultEvidence = { fault: asked.fault, asked: asked.asked, applied, of, executor: "interceptor" };
+  if (kind.chance && of > 0) evidence.delivered_ppm = Math.round((applied / of) * 1e6);
+  const times: HistogramReading | undefined = counters.times(asked.faultBit, asked.directions);
+  if (times !== undefined && times.count > 0) {
+    evidence.p50_ns = Math.round(times.quantileNs(0.5));
+    evidence.p99_ns = Math.round(times.quantileNs(0.99));
+  }
+  return evidence;
+}
+
+/** Why a fault was never applied, as far as it is known. */
+function neverApplied(asked: AskedFault, of: number, counters: Counters, facts: RunFacts): string {
+  const { policy } = facts;
+  if (facts.unreachable !== undefined && counters.attached === 0) return `the program is not intercepted: ${facts.unreachable}`;
+  if (counters.attached === 0) return "the program never loaded the interceptor";
+  const kind = kindOf(asked, policy);
+  if (kind.basis === "lookups" && of === 0) return "no name was looked up";
+  if (counters.flows === 0) return "the program opened no network flow";
+  if (of > 0) return kind.never;
+  const gated = DIRECTIONS.some((direction) => counters.gatedOps[direction] > 0);
+  if (gated) return "its schedule was off while there was traffic";
+  if (policy.fields.targets !== undefined) return "its targets matched no flow";
+  if (kind.basis === "connects") return "no connection was made";
+  return "no flow carried it";
+}
+
+/** Asked for as nothing (`0ms`, `0%`): then never applied is what was asked. */
+function isZero({ fault }: AskedFault, policy: Policy): boolean {
+  const value = fault.split(".").reduce<unknown>((at, key) => {
+    return typeof at === "object" && at !== null ? (at as Record<string, unknown>)[key] : undefined;
+  }, policy.fields);
+  if (typeof value === "object" && value !== null && "prob" in value) return value.prob === 0;
+  return value === 0;
+}
+
+function determinismOf(counters: Counters, asked: readonly AskedFault[], policy: Policy): Determinism {
+  const drawing = asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter");
+  if (!drawing) return { level: "exact", reason: "no fault that was asked for draws on chance" };
+  if (counters.determinism & UNNUMBERED) {
+    return { level: "statistical", reason: "a thread or process could not be numbered, so its flows are not recognised again" };
+  }
+  if (counters.determinism & (RACED | TURNED)) {
+    const what = counters.determinism & RACED ? "two calls of one flow ran at once" : "a conversation turned under way";
+    return { level: "statistical", reason: `${what}, so that its units may fall differently another time` };
+  }
+  if (counters.sharedPeers) {
+    return {
+      level: "per flow",
+      reason: "several threads opened flows to one peer: each flow repeats, which thread opens which may not",
+    };
+  }
+  return { level: "exact", reason: "every draw hung on the identity of its flow, and no race was seen" };
+}
+
+/** Bits of the header's `determinism`. */
+const RACED = 1;
+const TURNED = 2;
+const UNNUMBERED = 4;
+
+const FALLBACK_WORDS: Readonly<Record<string, string>> = {
+  bad_segment: "the shared memory did not check out",
+  row_busy: "the policy was being written",
+  bad_index: "an index in shared memory lay outside its region",
+  table_full: "a table of the segment was full",
+  stale_descriptor: "a descriptor was reused behind the interceptor's back",
+  reentered: "a call came from a signal handler or from inside the interceptor",
+  no_memory: "there was no memory to hold bytes",
+  unsupported: "the call cannot carry that fault",
+};
+
+function counterNotes(counters: Counters): string[] {
+  const notes: string[] = [];
+  const say = (many: number, text: (count: string) => string): void => {
+    if (many > 0) notes.push(text(String(many)));
+  };
+  for (const [reason, many] of Object.entries(counters.fallbacks)) {
+    say(many, (n) => `${n} calls passed through unfaulted: ${FALLBACK_WORDS[reason] ?? reason}`);
+  }
+  say(counters.ioUringDenied, (n) => `io_uring was refused ${n} times, so that the program used calls that are intercepted`);
+  say(counters.journalDropped, (n) => `the journal lost ${n} events because its ring was full`);
+  say(counters.lostHeldBytes, (n) => `${n} bytes held back were lost with the process that sent them`);
+  if (counters.shrunk) notes.push("the shared memory was made smaller than usual, because /dev/shm is nearly full");
+  if (counters.damage !== undefined) notes.push(`the shared memory was damaged during the run: ${counters.damage}; calls passed through unfaulted`);
+  return notes;
+}
+
+/** Puts a run's evidence together from its counters and what else is known. */
+export function buildEvidence(facts: RunFacts, counters: Counters): Evidence {
+  const faults = facts.asked.map((asked) => faultEvidence(asked, facts.policy, counters));
+  const silent = facts.asked.flatMap((asked, at) => {
+    const evidence = faults[at];
+    if (evidence === undefined || evidence.applied > 0 || isZero(asked, facts.policy)) return [];
+    return [`${asked.fault} was asked for and never applied: ${neverApplied(asked, evidence.of, counters, facts)}`];
+  });
+  return {
+    version: facts.version,
+    command: [...facts.command],
+    seed: `0x${facts.seed.toString(16)}`,
+    determinism: determinismOf(counters, facts.asked, facts.policy),
+    exit_code: facts.exitCode,
+    duration_ms: Math.round(facts.durationMs),
+    flows: counters.flows,
+    ops: counters.totalOps,
+    faults,
+    escaped: facts.escaped.map(({ peer, pid, program, reason }) => ({ peer, pid, program, reason })),
+    fallbacks: Object.fromEntries(Object.entries(counters.fallbacks).filter(([, many]) => many > 0)),
+    notes: [...facts.notes, ...counterNotes(counters), ...silent],
+  };
+}
+
+/** What a fault's `of` counts, as a person says it. */
+export function basisNoun(fault: FaultEvidence): string {
+  const basis = KINDS[baseKey(fault.fault)]?.basis ?? "ops";
+  if (fault.fault === "connection_error" && fault.asked.startsWith("reset")) return "unit";
+  if (basis === "data ops") return "op";
+  return basis.replace(/s$/, "");
+}

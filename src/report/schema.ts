@@ -1,0 +1,71 @@
+/**
+ * Evidence as JSON, described once: the types that mishap builds it with, and docs/evidence.schema.json, which a test
+ * holds to this file. Only the types are used at run time.
+ */
+
+import { z } from "zod";
+
+const count = (description: string) => z.int().min(0).describe(description);
+
+const fault = z
+  .strictObject({
+    fault: z.string().describe("the field as the user named it, such as latency, uplink.rate or dns.nxdomain"),
+    asked: z.string().describe("the value as the user wrote it, such as 100ms or refused:10%"),
+    applied: count("how often the fault took effect, counted where it did"),
+    of: count("on how many occasions it could have: ops, units of chance, connects, lookups or calls, by the fault"),
+    delivered_ppm: count("faults of chance: applied / of, in parts per million").max(1_000_000).optional(),
+    p50_ns: count("faults that take time: the median of what the clock said, in nanoseconds").optional(),
+    p99_ns: count("faults that take time: what 99 of 100 samples do not exceed, in nanoseconds").optional(),
+    executor: z.literal("interceptor").describe("what carried the fault out"),
+  })
+  .describe("one fault asked for and one executor");
+
+const escapedFlow = z
+  .strictObject({
+    peer: z.string().describe("address and port of the other end; *:* for a datagram socket without one"),
+    pid: z.int().min(1).describe("the process"),
+    program: z.string().describe("its program"),
+    reason: z
+      .string()
+      .describe("static, setuid, setgid, capabilities, 32-bit, libc, architecture, or not attached for any other reason"),
+  })
+  .describe("a flow of the run that was not intercepted");
+
+const determinism = z
+  .strictObject({
+    level: z
+      .enum(["exact", "per flow", "statistical"])
+      .describe("exact: the same seed decides alike; per flow: each flow does; statistical: only in the long run"),
+    reason: z.string().describe("why, in words"),
+  })
+  .describe("how far another run with this seed would decide alike");
+
+/** The schema of evidence. */
+export const evidenceSchema = z
+  .strictObject({
+    version: z.string().describe("of mishap"),
+    command: z.array(z.string()).min(1).describe("the program and its arguments"),
+    seed: z
+      .string()
+      .regex(/^0x[0-9a-f]{1,16}$/)
+      .describe("what --seed takes to repeat the run"),
+    determinism,
+    exit_code: z.int().min(0).max(255).describe("the program's own, or 128+n when signal n ended it"),
+    duration_ms: count("from the program's start to its end, in milliseconds"),
+    flows: count("network flows that the interceptor saw"),
+    ops: count("operations of all flows: connects, sends and receives that made progress, and lookups"),
+    faults: z.array(fault).describe("asked against delivered"),
+    escaped: z.array(escapedFlow).describe("what was not intercepted"),
+    fallbacks: z.record(z.string(), z.int().min(1)).describe("calls that passed through unfaulted, by reason"),
+    notes: z.array(z.string()).describe("whatever limits what these numbers say, one sentence each"),
+  })
+  .describe("What one run of mishap did: asked against delivered, by fault, with what escaped.");
+
+/** What a run did. */
+export type Evidence = z.infer<typeof evidenceSchema>;
+/** One fault asked for: an entry a fault and executor. */
+export type FaultEvidence = z.infer<typeof fault>;
+/** A flow of the run that was not intercepted. */
+export type EscapedFlow = z.infer<typeof escapedFlow>;
+/** How far another run with this seed would decide alike. */
+export type Determinism = z.infer<typeof determinism>;

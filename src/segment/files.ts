@@ -1,0 +1,78 @@
+/** Segments as files: their names, finding them, and removing those that nobody needs any more. */
+
+import { randomBytes } from "node:crypto";
+import { lstatSync, readdirSync, unlinkSync } from "node:fs";
+import { join } from "node:path";
+import { native } from "./native.js";
+
+/** Where segments live. */
+export const SEGMENT_DIRECTORY = "/dev/shm";
+
+const LONGEST_PROJECT_ID = 40;
+
+/** A project's name as segment files carry it: letters, digits, `.` and `_`, at most 40. */
+export function projectId(name: string): string {
+  return name.replace(/[^A-Za-z0-9._]/g, "_").slice(0, LONGEST_PROJECT_ID) || "_";
+}
+
+function userId(): number {
+  return process.geteuid?.() ?? 0;
+}
+
+/** A path that no other segment has: `mishap-<uid>-<project id>-<8 hex digits>`. */
+export function newSegmentPath(project: string, directory: string): string {
+  return join(directory, `mishap-${userId()}-${projectId(project)}-${randomBytes(4).toString("hex")}`);
+}
+
+/** This user's segment files, valid or not, with the project each belongs to. */
+export function findSegmentFiles(directory: string): { path: string; project: string }[] {
+  const pattern = new RegExp(`^mishap-${userId()}-([A-Za-z0-9._]+)-[0-9a-f]{8}$`);
+  return namesIn(directory).flatMap((name) => {
+    const project = pattern.exec(name)?.[1];
+    return project === undefined ? [] : [{ path: join(directory, name), project }];
+  });
+}
+
+/**
+ * Removes what runs left behind that were killed together with their janitor: segments whose owner and programs are
+ * all gone, and links to the interceptor (`SEGMENT.so`) whose segment is gone.
+ *
+ * @returns the paths removed
+ */
+export function sweep(directory: string): string[] {
+  const removed = findSegmentFiles(directory)
+    .map(({ path }) => path)
+    .filter((path) => native.isAbandoned(path) && remove(path));
+  const link = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.so$`);
+  const names = namesIn(directory);
+  for (const name of names) {
+    const segment = link.exec(name)?.[1];
+    if (segment === undefined || names.includes(segment)) continue;
+    const path = join(directory, name);
+    if (isLinkOfOurs(path) && remove(path)) removed.push(path);
+  }
+  return removed;
+}
+
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return []; // no such folder: no segments
+  }
+}
+
+function isLinkOfOurs(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found?.isSymbolicLink() === true && found.uid === userId();
+}
+
+/** False when somebody else was faster. */
+function remove(path: string): boolean {
+  try {
+    unlinkSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,33 @@
+/** What the rest of mishap uses of this folder. */
+
+export { contractDocument } from "./document.js";
+export { projectId, SEGMENT_DIRECTORY, sweep } from "./files.js";
+export type { TimeHistogram } from "./histogram.js";
+export { type Janitor, startJanitor } from "./janitor.js";
+export {
+  Codec,
+  type FieldLayout,
+  type FieldValue,
+  type Layout,
+  type StructLayout,
+  type StructValue,
+} from "./layout.js";
+export {
+  type ByDirection,
+  type Capacities,
+  native,
+  nativeFolder,
+  type SocketEnd,
+  type SocketInfo,
+  type TargetOptions,
+} from "./native.js";
+export {
+  type ActivateOptions,
+  type CreateOptions,
+  codec,
+  layout,
+  nameOf,
+  numberOf,
+  Segment,
+  type SegmentSummary,
+} from "./segment.js";

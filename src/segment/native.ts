@@ -1,0 +1,115 @@
+/**
+ * The native addon, loaded once and typed. This folder is the project's segment from TypeScript: it knows the
+ * contract's structs by the layout that the addon exports, and no offset, size or enum number of its own. What a
+ * fault means, and what is printed about it, belongs elsewhere.
+ */
+
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import type { Layout } from "./layout.js";
+
+/** Rows of each table of a segment. */
+export interface Capacities {
+  policies: number;
+  bindings: number;
+  processes: number;
+  owners: number;
+  flows: number;
+  events: number;
+}
+
+/** Counts by direction: uplink, downlink. */
+export type ByDirection = [uplink: number, downlink: number];
+
+/** A mapped segment, in bytes. `Segment` gives them meaning. */
+export interface NativeSegment {
+  readonly capacities: Capacities;
+  readonly shrunk: boolean;
+  publishRow(policy: number, row: Uint8Array, targets: Uint8Array): void;
+  readRow(policy: number): Buffer | undefined;
+  readTargets(policy: number): Buffer | undefined;
+  readStruct(region: number, index: number): Buffer;
+  readHeader(): Buffer;
+  readProcesses(): Buffer;
+  flowTotals(policy: number): { units: ByDirection; ops: ByDirection };
+  totals(): { flows: number; ops: number };
+  drainJournal(max: number): Buffer;
+  activate(defaultPolicy: number, flags: number, runSeed: bigint): void;
+  pause(): boolean;
+  resume(): boolean;
+  retire(): void;
+  inForce(): boolean;
+  check(): string | undefined;
+  close(unlink: boolean): void;
+}
+
+/** One end of a socket. */
+export interface SocketEnd {
+  address: string;
+  port: number;
+}
+
+/** A TCP or UDP socket as the kernel lists it. */
+export interface SocketInfo {
+  protocol: "tcp" | "udp";
+  family: "ipv4" | "ipv6";
+  local: SocketEnd;
+  peer: SocketEnd;
+  /** `established`, `listen`, `syn_sent` and so on; UDP sockets are `established` or `close`. */
+  state: string;
+  /** As in `/proc/PID/fd`: `socket:[inode]`; 0 once no process holds it. */
+  inode: number;
+  cookie: bigint;
+}
+
+/** How {@link NativeAddon.spawnTarget} starts the program. */
+export interface TargetOptions {
+  cwd?: string;
+  /** Descriptors beside 0, 1 and 2 that the program inherits. */
+  keepFds?: readonly number[];
+}
+
+/** What build/Release/mishap.node exports. */
+export interface NativeAddon {
+  layout(): Layout;
+  /** The lowest value of each histogram bucket in nanoseconds, and where the last one ends. */
+  histogramBucketFloors(): Float64Array;
+  NativeSegment: new (path: string, create?: Capacities) => NativeSegment;
+  /** True for a segment file of this user that no living process needs any more. */
+  isAbandoned(path: string): boolean;
+  /**
+   * Starts a program in our process group, with our terminal, default signal dispositions and exactly this environment.
+   * When it stops, we stop. Throws an Error with `code` (ENOENT, EACCES, …) and `syscall` when it cannot be executed.
+   *
+   * @param file - path of the program; no search is made
+   * @param argv - its arguments, from argv[0] on
+   * @param env - its environment, each `NAME=value`
+   * @param onExit - called once with the raw wait status
+   * @returns the pid
+   */
+  spawnTarget(
+    file: string,
+    argv: readonly string[],
+    env: readonly string[],
+    options: TargetOptions,
+    onExit: (status: number) => void,
+  ): number;
+  /** Every TCP and UDP socket of this network namespace. */
+  listSockets(): SocketInfo[];
+}
+
+/** The folder that holds what was built natively: the addon, the interceptor and the janitor. */
+export const nativeFolder = fileURLToPath(new URL("../../build/Release/", import.meta.url));
+
+function loadAddon(): NativeAddon {
+  const path = `${nativeFolder}mishap.node`;
+  try {
+    return createRequire(import.meta.url)(path) as NativeAddon;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);
+    throw new Error(`mishap's native part could not be loaded (${reason}); build it with: npm run build`);
+  }
+}
+
+/** The addon; loading it is the first thing that needs the native build. */
+export const native: NativeAddon = loadAddon();
