@@ -3,7 +3,7 @@
 // therefore uses nothing but Node. Called as: node tools/setup.mjs demo | test
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -135,4 +135,5 @@ upToDate("typescript", ["src", "tsconfig.json", "package-lock.json"], "dist", ()
   console.log("setup: building the TypeScript parts");
   rmSync("dist", { recursive: true, force: true });
   run("the TypeScript build", process.execPath, ["node_modules/typescript/bin/tsc", "-p", "tsconfig.json"]);
+  chmodSync("dist/cli/main.js", 0o755); // npm does this where it installs the command; here it stays in its folder
 });

@@ -37,7 +37,7 @@ static_assert(histogram_bucket(histogram_floor_ns(1000)) == 1000 && histogram_bu
   ARRAY(u64, folded_ops, 2, "ops of flows whose slot changed hands, by direction")                \
   FIELD(u64, connects, "connect ops")                                                             \
   FIELD(u64, lookups, "dns ops")                                                                  \
-  FIELD(u64, mutated_calls_seen, "calls the payload stage looked at")                             \
+  FIELD(u64, reserved, "zero")                                                                    \
   FIELD(u64, lost_held_bytes, "bytes held back that their process took with it")
 MISHAP_STRUCT(Stats, 1088, "Counters of a policy.", MISHAP_STATS)
 

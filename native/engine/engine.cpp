@@ -26,8 +26,7 @@ void advance(const Call& call, FlowDirection* state, u64 bytes) {
   state->bytes += bytes;
   if (!call.stream) return;  // a datagram's unit was claimed when the call began
   u64 offset = offset_in(*state) + bytes;
-  if (offset >= kStreamUnitBytes) state->progress = (unit_of(*state) + 1) << kOffsetBits;
-  else state->progress += bytes;
+  state->progress = ((unit_of(*state) + offset / kStreamUnitBytes) << kOffsetBits) | offset % kStreamUnitBytes;
 }
 
 struct Piece {
@@ -65,7 +64,10 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
   if (call->kind == OpKind::Dns) {
     resolver(unit, &decision);
   } else {
-    if (asked & bit(Fault::SessionBudget)) session_guard(unit, &decision);
+    if (asked & bit(Fault::SessionBudget)) {
+      session_guard(unit, &decision);
+      if (decision.outcome == Verdict::Drop) piece.bytes = bytes_left;  // all that is left of the call, at once
+    }
     if (decision.outcome == Verdict::Continue && (asked & base)) chaos_base(unit, &decision);
     if (decision.outcome == Verdict::Continue && (asked & bit(Fault::Jitter))) timing(unit, &decision);
     if (decision.outcome == Verdict::Continue && (asked & ends)) transport(unit, &decision);
@@ -97,7 +99,10 @@ void emit_decision(const Call& call, const Piece& piece) {
   const Decision& d = piece.decision;
   auto part = [&](Part p) { return d.part_ns[static_cast<u32>(p)]; };
   if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<u64>(part(Part::Latency)));
-  if (part(Part::Loss)) emit(call, piece, Stage::ChaosBase, Verdict::Drop, d.loss_fault, 0);
+  if (part(Part::Loss)) {  // one wait may repair several lost segments: each is counted here, its time in delivered()
+    emit(call, piece, Stage::ChaosBase, Verdict::Drop, d.loss_fault, 0);
+    count_applied(*call.segment, call.policy, d.loss_fault, call.direction, 1);
+  }
   if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, static_cast<u64>(part(Part::Jitter)));
   if (part(Part::Dns)) emit(call, piece, Stage::Resolver, Verdict::Delay, Fault::DnsDelay, static_cast<u64>(part(Part::Dns)));
   if (d.outcome != Verdict::Continue) emit(call, piece, d.stage, d.outcome, d.fault, 0);
@@ -198,7 +203,7 @@ void commit(Call* call, const Step& step, u64 bytes) {
     FlowDirection kept = call->draft;
     call->draft = call->start;
     call->ahead = call->ahead_at_start;
-    u64 left = bytes;
+    u64 left = call->stream ? bytes : step.bytes;  // a datagram is decided by its size, carried or not
     do {
       Piece piece = next_piece(call, left, call->ahead++);
       const Decision& d = piece.decision;
@@ -262,7 +267,9 @@ void delivered(const Call& call, const Decision& decision, u64 measured_ns) {
     if (part == 0) continue;
     u64 size = static_cast<u64>(part < 0 ? -part : part);
     u64 share = static_cast<u64>(static_cast<unsigned __int128>(size) * measured_ns / static_cast<u64>(asked));
-    record_time(*call.segment, call.policy, fault_of(decision, static_cast<Part>(p)), call.direction, share, size);
+    Fault fault = fault_of(decision, static_cast<Part>(p));
+    if (static_cast<Part>(p) != Part::Loss) count_applied(*call.segment, call.policy, fault, call.direction, 1);
+    file_time(*call.segment, call.policy, fault, call.direction, share, size);
   }
 }
 

@@ -24,6 +24,7 @@ struct Decision {
   Fault fault = Fault::Latency;         // on whose account
   Fault loss_fault = Fault::PacketLoss; // whose recovery part Loss is
   ErrorKind error = ErrorKind::Reset;
+  bool continued = false;               // Drop: the rest of a unit whose loss was counted with its first bytes
   bool hold = false;                    // R8: later units overtake this one
   u32 copies = 0;                       // R8: extra copies
   u32 hold_window = 0;                  // later units that may overtake

@@ -105,6 +105,7 @@ void chaos_base(const Unit& unit, Decision* decision) {
       decision->outcome = Verdict::Drop;
       decision->stage = Stage::ChaosBase;
       decision->fault = Fault::PacketLoss;
+      decision->continued = true;
     }
     return;
   }

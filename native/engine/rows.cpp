@@ -12,6 +12,17 @@ struct Copy {
   Row row;
 };
 thread_local constinit Copy copies[kCached] = {};
+
+// Times from memory are never trusted to add up without overflow: none is longer than two years.
+void bound_times(Row* row) {
+  constexpr u64 kLongestNs = 1ull << 56;
+  u64* times[] = {&row->up.latency_ns,      &row->up.jitter_ns,       &row->down.latency_ns,
+                  &row->down.jitter_ns,     &row->connect_timeout_ns, &row->recv_timeout_ns,
+                  &row->dns_delay_ns,       &row->dns_timeout_ns,     &row->budget_timeout_ns,
+                  &row->schedule_first_ns,  &row->schedule_second_ns, &row->reorder_max_delay_ns};
+  for (u64* time : times)
+    if (*time > kLongestNs) *time = kLongestNs;
+}
 }  // namespace
 
 const Row* cached_row(const Segment& segment, i32 policy) {
@@ -24,6 +35,7 @@ const Row* cached_row(const Segment& segment, i32 policy) {
   copy.busy = true;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   bool read = read_row(segment, policy, &copy.row);
+  if (read) bound_times(&copy.row);
   copy.source = read ? source : nullptr;
   copy.sequence = read ? copy.row.seq : 0;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);

@@ -1,6 +1,7 @@
 // Byte lists: cutting and copying iovecs, and the buffers of units that are held back.
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "interceptor.h"
 
@@ -52,6 +53,19 @@ void scatter(const u8* from, u64 bytes, const iovec* parts, int count) {
     from += take;
     bytes -= take;
   }
+}
+
+// The lists are short and nothing waits while it holds them, so another thread is out of them in a moment.
+Lists::Lists(Socket* socket) : socket_(socket) {
+  while (!swap_if(&socket->busy, 0u, 1u)) real.syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+}
+Lists::~Lists() { store_release(&socket_->busy, 0u); }
+
+bool may_hold(Socket* socket, Direction direction, u32 window) {
+  Lists lists(socket);
+  u32 waiting = 0;
+  for (const Held* held = socket->held[static_cast<u32>(direction)]; held; held = held->next) waiting += held->window != 0;
+  return waiting < window;
 }
 
 Held* make_held(const iovec* parts, int count, u64 skip, u64 bytes) {

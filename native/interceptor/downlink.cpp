@@ -106,6 +106,14 @@ Arrival receive_dated(const Incoming& in, Socket* socket) {
   return arrival;
 }
 
+// Waits for data until due_ns; true when that time came first.
+bool wait_readable(int fd, u64 due_ns) {
+  u64 now = now_ns(), left = due_ns > now ? due_ns - now : 0;
+  timespec t = {static_cast<time_t>(left / kSecond), static_cast<long>(left % kSecond)};
+  pollfd p = {fd, POLLIN, 0};
+  return real.syscall(SYS_ppoll, reinterpret_cast<long>(&p), 1, reinterpret_cast<long>(&t), 0, 8, 0) == 0;
+}
+
 // timeout.recv: gives the receive until `limit` after it began to find nothing. False: time is up.
 bool data_within(const Incoming& in, Flow* flow, u64 limit_ns, bool nonblocking) {
   u64 now = now_ns(), since = load(&flow->wait_since_ns);
@@ -132,12 +140,14 @@ struct Pending {
     if (!held) return;
     held->window = copy ? 0 : d.hold_window;
     held->due_ns = !copy && d.hold_ns ? held->since_ns + d.hold_ns : 0;
+    Lists lists(socket);
     Held** link = &socket->held[1];
     while (*link) link = &(*link)->next;
     *link = held;
   }
   // One that is due: its window used up, its time come, or `any` (nothing else can come).
   Held* pop(bool any) {
+    Lists lists(socket);
     u64 now = now_ns();
     for (Held** link = &socket->held[1]; *link; link = &(*link)->next) {
       Held* held = *link;
@@ -148,12 +158,15 @@ struct Pending {
     return nullptr;
   }
   void overtaken(u32 units) {
+    if (!socket->held[1]) return;
+    Lists lists(socket);
     for (Held* held = socket->held[1]; held; held = held->next) {
       if (held->window) held->overtaken += units;
       held->window = held->window > units ? held->window - units : 0;
     }
   }
   u64 next_due() const {
+    Lists lists(socket);
     u64 due = 0;
     for (Held* held = socket->held[1]; held; held = held->next)
       if (held->due_ns && (due == 0 || held->due_ns < due)) due = held->due_ns;
@@ -175,6 +188,7 @@ ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
     memmove(held->data, held->data + room, held->bytes - room);
     held->bytes -= room;
     held->window = 0;
+    Lists lists(socket);
     held->next = socket->held[1];
     socket->held[1] = held;
   } else {
@@ -204,7 +218,7 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, u8* by
     switch (d.outcome) {
       case Verdict::Continue: break;
       case Verdict::Drop:
-        engine::applied(*call, d.fault, 1);
+        if (!d.continued) engine::applied(*call, d.fault, 1);
         engine::commit(call, step, step.bytes);
         done += step.bytes;
         continue;
@@ -225,7 +239,7 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, u8* by
         return {Outcome::Ended, 0};
       }
     }
-    if (d.hold) {
+    if (d.hold && may_hold(socket, Direction::Downlink, d.hold_window)) {
       pending.push(bytes + done, step.bytes, d, false);
     } else {
       if (kept != done) memmove(bytes + kept, bytes + done, step.bytes);
@@ -294,14 +308,9 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     if (wants.recv_limit_ns || socket->held[1]) {
       nonblocking = is_nonblocking(in.fd, in.flags);
       if (socket->held[1] && !nonblocking && !ready_now(in.fd, POLLIN)) {
-        u64 due = pending.next_due(), now = now_ns();
-        if (due) {  // a withheld unit's time may come before anything overtakes it
-          pollfd p = {in.fd, POLLIN, 0};
-          u64 left = due > now ? due - now : 0;
-          timespec t = {static_cast<time_t>(left / kSecond), static_cast<long>(left % kSecond)};
-          real.syscall(SYS_ppoll, reinterpret_cast<long>(&p), 1, reinterpret_cast<long>(&t), 0, 8, 0);
-          if (!ready_now(in.fd, POLLIN)) continue;
-        }
+        u64 due = pending.next_due();
+        // A withheld unit's time may come before anything overtakes it.
+        if (due && wait_readable(in.fd, due)) continue;
       }
       if (wants.recv_limit_ns && !data_within(in, flow, wants.recv_limit_ns, nonblocking)) {
         u64 waited = now_ns() - load(&flow->wait_since_ns);
@@ -384,6 +393,21 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
   }
 }
 
+// Units held back on the way out go when their time comes, also while the program waits for their answer.
+void serve_uplink_holds(const Incoming& in, Socket* socket) {
+  bool nonblocking = is_nonblocking(in.fd, in.flags);
+  for (;;) {
+    release_held(in.fd, socket, false);
+    u64 due = 0;
+    {
+      Lists lists(socket);
+      for (const Held* held = socket->held[0]; held; held = held->next)
+        if (held->due_ns && (due == 0 || held->due_ns < due)) due = held->due_ns;
+    }
+    if (due == 0 || nonblocking || !wait_readable(in.fd, due)) return;
+  }
+}
+
 }  // namespace
 
 ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments) {
@@ -394,7 +418,7 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
   bool in_force = faulted(in.fd, socket, nullptr, 0);
   errno = kept;
   if (socket->resolver && !socket->stream) return receive_answer(in, socket, original, arguments);
-  if (socket->held[0]) release_held(in.fd, socket, false);
+  if (socket->held[0]) serve_uplink_holds(in, socket);
   Flow* flow = socket->flow;
   if (!in_force || (in.flags & (MSG_OOB | MSG_ERRQUEUE))) {
     ssize_t n = original(arguments);
@@ -468,12 +492,16 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
   }
   if (!in_force) return real.recvmmsg(fd, messages, count, flags, timeout);
   u64 due = timeout ? now_ns() + static_cast<u64>(timeout->tv_sec) * kSecond + static_cast<u64>(timeout->tv_nsec) : 0;
+  int kept = errno;
   unsigned got = 0;
   for (; got < count && got < IOV_MAX; got++) {
     int one = flags & ~MSG_WAITFORONE;
     if (got && (flags & MSG_WAITFORONE)) one |= MSG_DONTWAIT;
     ssize_t n = slow::recvmsg(fd, &messages[got].msg_hdr, one);
-    if (n < 0) return got ? static_cast<int>(got) : -1;
+    if (n < 0) {
+      if (got) errno = kept;
+      return got ? static_cast<int>(got) : -1;
+    }
     messages[got].msg_len = static_cast<unsigned>(n);
     if (due && now_ns() >= due) return static_cast<int>(got + 1);
   }

@@ -50,7 +50,6 @@ void resolve_originals();
 struct Self {
   bool ready;        // the constructor ran
   bool attached;     // a valid segment is mapped
-  bool legacy_setpriority;
   i32 pid;           // as of the constructor or the last fork; differs in a vfork child, whose tables are its parent's
   Segment segment;
   u32 held;          // units held back anywhere in this process
@@ -70,6 +69,8 @@ struct Thread {
 extern thread_local constinit Thread thread;
 void name_thread();
 i32 thread_id();
+// Whether a process carries the interceptor under this segment.
+bool in_project(i32 pid);
 u64 now_ns();
 
 inline bool active() { return self.attached && in_force(self.segment); }
@@ -125,7 +126,8 @@ struct Socket {
   u16 local_port;
   u8 family;           // AF_*
   u8 protocol;         // Protocol
-  bool stream, listening, wants_sni, program_stamps, stamped, resolver, carried;
+  bool stream, listening, wants_sni, program_stamps, stamped, resolver;
+  bool ended;          // the last connect failed: a further one is a new conversation
   bool sender_known, sender_inside;  // datagrams: the verdict on `sender`
   u32 busy;            // guards the held lists
   u32 sni_bytes;
@@ -161,11 +163,11 @@ void open_accepted(int fd, int listener);
 void note_local(int fd, Socket* socket);
 // Whether the sender of a datagram is a socket of this project, which carried the faults itself.
 bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t length);
-void learn_sni(int fd, Socket* socket, const iovec* parts, int count);
+void learn_sni(Socket* socket, const iovec* parts, int count);
 void stamp_arrivals(int fd, Socket* socket);
 
 // inet_diag (unprivileged): the cookie of the socket whose local end is `local` and whose peer is `peer`; 0 none.
-u64 cookie_by_tuple(int family, Protocol protocol, const Endpoint& local, const Endpoint& peer);
+u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& peer);
 
 // Host names learned from answers.
 void learn_name(const u8 address[16], const char* host);
@@ -210,6 +212,19 @@ struct Incoming {
 using RealReceive = ssize_t (*)(const void* arguments);
 ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments);
 
+// Guards a socket's held lists; only taken while a fault is being applied.
+class Lists {
+ public:
+  explicit Lists(Socket* socket);
+  ~Lists();
+  Lists(const Lists&) = delete;
+
+ private:
+  Socket* socket_;
+};
+
+// Whether another unit may be held: at most as many wait as may overtake one, else nothing would be left to overtake them.
+bool may_hold(Socket* socket, Direction direction, u32 window);
 // Held units whose time has come, or all of them.
 void release_held(int fd, Socket* socket, bool all);
 void release_everything();

@@ -65,6 +65,7 @@ int fail(engine::Call* call, const engine::Step& step, int error) {
 // connect under a decision: the SYN's way, the real attempt, the answer's way, all within the limit.
 int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   engine::Call call;
+  int kept = errno;
   u64 start = now_ns();
   if (engine::begin(&call, self.segment, socket->flow, OpKind::Connect, Direction::Uplink, start) != engine::Begun::Ready)
     return real.connect(fd, to, length);
@@ -144,7 +145,7 @@ int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length
   }
   engine::commit(&call, step, 1);
   engine::finish(&call);
-  errno = error;
+  errno = error ? error : kept;
   return result;
 }
 
@@ -212,7 +213,7 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   Socket* socket = guard && active() ? socket_of(fd) : nullptr;
   if (!socket || !address || address->sa_family == AF_UNSPEC) return real.connect(fd, address, length);
   int kept = errno;
-  bool in_progress = socket->flow && socket->stream && load(&socket->flow->state) == static_cast<u8>(FlowState::Open) && !socket->carried;
+  bool in_progress = socket->flow && socket->stream && load(&socket->flow->state) == static_cast<u8>(FlowState::Open) && !socket->ended;
   if (in_progress) {  // asking again after EINPROGRESS, or on a connected socket: no new conversation
     errno = kept;
     return real.connect(fd, address, length);
@@ -221,12 +222,12 @@ int connect(int fd, const sockaddr* address, socklen_t length) {
   errno = kept;
   if (!socket->flow || socket->policy < 0 || !socket->stream || socket->resolver) {
     int result = real.connect(fd, address, length);
-    if (result < 0 && errno != EINPROGRESS && socket->flow) socket->carried = true;
+    if (result < 0 && errno != EINPROGRESS && socket->flow) socket->ended = true;
     return result;
   }
   if (engine::wants(self.segment, socket->policy).dated) stamp_arrivals(fd, socket);
   int result = connect_decided(fd, socket, address, length);
-  if (result < 0 && errno != EINPROGRESS) socket->carried = true;  // over: a further connect is a new conversation
+  if (result < 0 && errno != EINPROGRESS) socket->ended = true;  // over: a further connect is a new conversation
   return result;
 }
 
@@ -341,9 +342,6 @@ int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
   }
   return result;
 }
-
-// The legacy control path (docs/reference of the seed): sets the calling thread's faults. Opt-in, else the real call.
-int setpriority(unsigned which, unsigned who, int priority) { return real.setpriority(which, who, priority); }
 
 }  // namespace slow
 }  // namespace mishap

@@ -41,9 +41,12 @@ void append_number(char* to, u32 capacity, u64 number) {
   append(to, capacity, digits + n);
 }
 
-u64 start_time_of_self() {
-  char text[512];
-  int fd = static_cast<int>(real.syscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>("/proc/self/stat"), O_RDONLY | O_CLOEXEC, 0, 0, 0));
+// Start time in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)).
+u64 start_time_of(i32 pid) {
+  char text[512] = "/proc/";
+  append_number(text, sizeof(text), static_cast<u64>(pid));
+  append(text, sizeof(text), "/stat");
+  int fd = static_cast<int>(real.syscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(text), O_RDONLY | O_CLOEXEC, 0, 0, 0));
   if (fd < 0) return 0;
   long n = real.syscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof(text) - 1, 0, 0, 0);
   real.syscall(SYS_close, fd, 0, 0, 0, 0, 0);
@@ -88,7 +91,7 @@ void enter_process() {
   char program[256];
   long n = readlink("/proc/self/exe", program, sizeof(program) - 1);
   program[n > 0 ? n : 0] = 0;
-  register_process(self.segment, self.pid, start_time_of_self(), self.lineage, program, now_ns());
+  register_process(self.segment, self.pid, start_time_of(self.pid), self.lineage, program, now_ns());
 }
 
 // fork: the child is the n-th of the thread that forked, and starts a tree of its own.
@@ -129,8 +132,6 @@ __attribute__((constructor)) void start() {
   if (dladdr(reinterpret_cast<void*>(&resolve_originals), &info) && info.dli_fname && strlen(info.dli_fname) < sizeof(library_path))
     append(library_path, sizeof(library_path), info.dli_fname);
   read_lineage();
-  const char* legacy = getenv("MISHAP_SETPRIORITY");
-  self.legacy_setpriority = legacy && legacy[0] == '1';
   memcpy(thread.path, self.lineage, sizeof(thread.path));
   thread.named = true;
   enter_process();
@@ -207,12 +208,12 @@ bool hands_on() { return self.attached && library_path[0] && active(); }
 void leave_image() {
   if (getpid() != self.pid) return;
   release_everything();
-  if (Process* process = find_process(self.segment, self.pid, start_time_of_self()))
+  if (Process* process = find_process(self.segment, self.pid, start_time_of(self.pid)))
     store(&process->state, static_cast<u32>(ProcessState::Execing));
 }
 void stay_in_image() {
   if (getpid() != self.pid) return;
-  if (Process* process = find_process(self.segment, self.pid, start_time_of_self()))
+  if (Process* process = find_process(self.segment, self.pid, start_time_of(self.pid)))
     store(&process->state, static_cast<u32>(ProcessState::Attached));
 }
 
@@ -259,6 +260,8 @@ void* run_thread(void* given) {
 }
 
 }  // namespace
+
+bool in_project(i32 pid) { return find_process(self.segment, pid, start_time_of(pid)) != nullptr; }
 
 u64 now_ns() {
   timespec t;

@@ -252,7 +252,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   }
   socket->flow = flow;
   socket->generation = 0;
-  socket->carried = false;
+  socket->ended = false;
   Owner owner = {};
   owner.cookie = socket->cookie;
   owner.pid = self.pid;
@@ -351,7 +351,6 @@ void note_copy(int from, int to) {
   forget(to);
   if (static_cast<u32>(from) >= kDescriptors) return;
   u8 kind = load(&kinds[from]);
-  if (kind == static_cast<u8>(Kind::Foreign)) store(&kinds[to], kind);
   Socket** slot = kind == static_cast<u8>(Kind::Socket) ? slot_of(from, false) : nullptr;
   Socket* socket = slot ? load_acquire(slot) : nullptr;
   if (!socket) return;
@@ -429,13 +428,13 @@ void open_accepted(int fd, int listener) {
     memcpy(socket->path, from->path, sizeof(socket->path));
   }
   if (!open_flow_as(fd, socket, Role::Acceptor, peer)) return;
-  bool inside = socket->family == AF_UNIX;  // asked for below only where the kernel can tell
-  if (socket->family != AF_UNIX)
-    inside = local_address(peer, local) && owned_by_project(cookie_by_tuple(socket->family, Protocol::Tcp, peer, local));
-  else {
+  bool inside;
+  if (socket->family == AF_UNIX) {
     ucred who;
     socklen_t length = sizeof(who);
-    inside = real.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0 && who.pid == self.pid;
+    inside = real.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0 && in_project(who.pid);
+  } else {
+    inside = local_address(peer, local) && owned_by_project(cookie_by_tuple(Protocol::Tcp, peer, local));
   }
   store(&socket->flow->carried_by_peer, static_cast<u8>(inside));
   resolve_policy(socket);
@@ -468,8 +467,7 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   return socket->policy >= 0;
 }
 
-void learn_sni(int fd, Socket* socket, const iovec* parts, int n) {
-  (void)fd;
+void learn_sni(Socket* socket, const iovec* parts, int n) {
   if (!socket->hello) socket->hello = map_buffer(4096);
   if (!socket->hello) {
     socket->wants_sni = false;
@@ -500,7 +498,7 @@ bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t lengt
   Endpoint local;
   bool inside = false;
   if (named_endpoint(fd, false, &local) && local_address(sender, local))
-    inside = owned_by_project(cookie_by_tuple(socket->family, Protocol::Udp, sender, local));
+    inside = owned_by_project(cookie_by_tuple(Protocol::Udp, sender, local));
   memcpy(socket->sender, key, sizeof(key));
   socket->sender_inside = inside;
   socket->sender_known = true;
@@ -516,7 +514,7 @@ void stamp_arrivals(int fd, Socket* socket) {
 }
 
 // One question to the kernel's socket table over a netlink socket of our own: 37 us, asked once a connection or sender.
-u64 cookie_by_tuple(int family, Protocol protocol, const Endpoint& local, const Endpoint& peer) {
+u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& peer) {
   struct {
     nlmsghdr header;
     inet_diag_req_v2 request;
@@ -536,7 +534,6 @@ u64 cookie_by_tuple(int family, Protocol protocol, const Endpoint& local, const 
   request.id.idiag_dport = htons(destination.port);
   constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
   bool v4 = memcmp(local.address, mapped, 12) == 0;
-  (void)family;
   request.sdiag_family = v4 ? AF_INET : AF_INET6;
   memcpy(request.id.idiag_src, source.address + (v4 ? 12 : 0), v4 ? 4 : 16);
   memcpy(request.id.idiag_dst, destination.address + (v4 ? 12 : 0), v4 ? 4 : 16);

@@ -69,36 +69,39 @@ void send_held(int fd, const Held& held) {
   }
 }
 
-bool take_busy(Socket* socket) {
-  for (u32 i = 0; i < 1000; i++)
-    if (swap_if(&socket->busy, 0u, 1u)) return true;
-  return false;
-}
-void give_busy(Socket* socket) { store_release(&socket->busy, 0u); }
-
 void account_release(const Socket& socket, const Held& held) {
   if (held.overtaken == 0) return;  // nothing overtook it: it was late, not reordered
   record_time(self.segment, socket.policy, Fault::PacketReorder, Direction::Uplink, now_ns() - held.since_ns, 0);
 }
 
+// The first held unit whose window is used up or whose time has come (`all`: the first), taken off the list.
+Held* take_due(Socket* socket, bool all) {
+  Lists lists(socket);
+  u64 now = now_ns();
+  for (Held** link = &socket->held[0]; *link; link = &(*link)->next) {
+    Held* held = *link;
+    if (!all && held->window && !(held->due_ns && held->due_ns <= now)) continue;
+    *link = held->next;
+    return held;
+  }
+  return nullptr;
+}
+
 // `passed` units went by: held ones whose window is used up, or whose time has come, follow.
 void overtake(int fd, Socket* socket, u32 passed, bool all) {
-  if (!socket->held[0] || !take_busy(socket)) return;
-  u64 now = now_ns();
-  for (Held** link = &socket->held[0]; *link;) {
-    Held* held = *link;
-    held->overtaken += passed;
-    held->window = held->window > passed ? held->window - passed : 0;
-    if (!all && held->window && !(held->due_ns && held->due_ns <= now)) {
-      link = &held->next;
-      continue;
+  if (!socket->held[0]) return;
+  if (passed) {
+    Lists lists(socket);
+    for (Held* held = socket->held[0]; held; held = held->next) {
+      held->overtaken += passed;
+      held->window = held->window > passed ? held->window - passed : 0;
     }
-    *link = held->next;
+  }
+  while (Held* held = take_due(socket, all)) {
     send_held(fd, *held);
     account_release(*socket, *held);
     free_held(held);
   }
-  give_busy(socket);
 }
 
 bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const engine::Decision& d) {
@@ -110,14 +113,10 @@ bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const e
     memcpy(&held->address, out.to, out.to_length);
     held->address_length = out.to_length;
   }
-  if (!take_busy(socket)) {
-    free_held(held);
-    return false;
-  }
+  Lists lists(socket);
   Held** link = &socket->held[0];
   while (*link) link = &(*link)->next;
   *link = held;
-  give_busy(socket);
   return true;
 }
 
@@ -126,7 +125,7 @@ ssize_t end_call(engine::Call* call, Socket* socket, const Outgoing& out, const 
   const engine::Decision& d = step.decision;
   switch (d.outcome) {
     case Verdict::Drop:
-      engine::applied(*call, d.fault, 1);
+      if (!d.continued) engine::applied(*call, d.fault, 1);
       engine::commit(call, step, step.bytes);
       return static_cast<ssize_t>(step.bytes);
     case Verdict::Timeout: {
@@ -191,7 +190,7 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       engine::delivered(*call, d, end - start);
       call->now_ns = end;
     }
-    if (d.hold && hold_back(socket, out, done, step.bytes, d)) {
+    if (d.hold && may_hold(socket, Direction::Uplink, d.hold_window) && hold_back(socket, out, done, step.bytes, d)) {
       engine::commit(call, step, step.bytes);
       done += step.bytes;
       continue;
@@ -310,7 +309,7 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
   Socket* socket = guard ? socket_of(out.fd) : nullptr;
   if (!socket || !active()) return pass();
   int kept = errno;
-  if (socket->wants_sni) learn_sni(out.fd, socket, out.parts, out.count);
+  if (socket->wants_sni) learn_sni(socket, out.parts, out.count);
   bool in_force = faulted(out.fd, socket, static_cast<const sockaddr*>(out.to), out.to_length) && !socket->resolver;
   errno = kept;
   Flow* flow = socket->flow;
@@ -390,10 +389,14 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
 
 int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
   if (!is_faulted(fd)) return real.sendmmsg(fd, messages, count, flags);
+  int kept = errno;
   unsigned sent = 0;
   for (; sent < count && sent < IOV_MAX; sent++) {
     ssize_t n = slow::sendmsg(fd, &messages[sent].msg_hdr, flags);
-    if (n < 0) return sent ? static_cast<int>(sent) : -1;
+    if (n < 0) {
+      if (sent) errno = kept;
+      return sent ? static_cast<int>(sent) : -1;
+    }
     messages[sent].msg_len = static_cast<unsigned>(n);
   }
   return static_cast<int>(sent);

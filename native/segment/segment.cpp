@@ -357,7 +357,7 @@ Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh)
     store_words(slot, clean, 1);
     store_release(&slot->cookie, opening.cookie);
     store_release(&slot->claim, claim + 2);
-    add(&segment.header->flows_opened, u64{1});
+    if (opening.role != Role::Resolver) add(&segment.header->flows_opened, u64{1});  // a name looked up is no flow
     *fresh = true;
     return slot;
   }
@@ -490,6 +490,10 @@ void count_applied(const Segment& segment, i32 policy, Fault fault, Direction di
 
 void record_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns) {
   count_applied(segment, policy, fault, direction, 1);
+  file_time(segment, policy, fault, direction, delivered_ns, asked_ns);
+}
+
+void file_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns) {
   Histogram* h = histogram_of(segment, policy, fault, direction);
   if (!h) return;
   add(&h->count, u64{1});

@@ -90,7 +90,8 @@ Process* find_process(const Segment& segment, i32 pid, u64 start);
 
 void count_verdict(const Segment& segment, i32 policy, Stage stage, Verdict verdict);
 void count_applied(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 times);
-// A measured effect that took time: counts it applied and files the sample.
+// Files a measured time in the fault's histogram; record_time also counts the fault applied.
+void file_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns);
 void record_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns);
 Stats* stats_of(const Segment& segment, i32 policy);
 Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction);

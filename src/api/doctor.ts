@@ -51,7 +51,12 @@ function checkSharedMemory(): Check {
     if (free >= SEGMENT_ROOM_BYTES) return { name, ok: true, found };
     return { name, ok: false, found, meaning: "runs get smaller tables than usual, and say so in evidence" };
   } catch (error) {
-    return { name, ok: false, found: words(error), meaning: `no run can start; ${SEGMENT_DIRECTORY} has to be writable` };
+    return {
+      name,
+      ok: false,
+      found: words(error),
+      meaning: `no run can start; ${SEGMENT_DIRECTORY} has to be writable`,
+    };
   }
 }
 
@@ -70,7 +75,8 @@ function checkInterceptor(): Check {
     preload.remove();
     const registered = segment.processes().length > 0;
     const ok = result.status === 0 && registered;
-    const why = result.stderr.trim().split("\n")[0] || (result.status === 0 ? "it did not register" : "the program failed");
+    const why =
+      result.stderr.trim().split("\n")[0] || (result.status === 0 ? "it did not register" : "the program failed");
     return { name, ok, found: ok ? "loads into /bin/true and registers" : why, ...(ok ? {} : { meaning }) };
   } catch (error) {
     return { name, ok: false, found: words(error), meaning };
@@ -129,7 +135,8 @@ const PROBE_CLIENT = `
 async function checkArrivals(): Promise<Check> {
   const name = "arrival times";
   const meaning = "downlink delays are counted from the moment the program asks, not from the true arrival";
-  if (!existsSync(INTERCEPTOR_PATH)) return { name, ok: false, found: "there is no interceptor to try it with", meaning };
+  if (!existsSync(INTERCEPTOR_PATH))
+    return { name, ok: false, found: "there is no interceptor to try it with", meaning };
   let segment: Segment | undefined;
   try {
     segment = Segment.create({ project: "doctor", seed: 0n });

@@ -38,6 +38,7 @@ export class EscapeWatch {
   readonly #strangers = new Map<number, bigint>();
   readonly #found = new Map<string, EscapedFlow>();
   readonly #programs = new Map<number, { startTicks: bigint; program: string; reason: string }>();
+  readonly #hidden: string[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   constructor(rootPid: number, segmentPath: string, attached: () => readonly AttachedProcess[]) {
@@ -51,6 +52,11 @@ export class EscapeWatch {
   stop(): EscapedFlow[] {
     clearTimeout(this.#timer);
     return [...this.#found.values()];
+  }
+
+  /** What could not be looked into, one sentence each. */
+  get notes(): string[] {
+    return this.#hidden.map((process) => `${process} is not intercepted, and only root can see whether it has flows`);
   }
 
   #schedule(delayMs: number): void {
@@ -132,27 +138,43 @@ export class EscapeWatch {
 
   #nameProgram(pid: number, startTicks: bigint): void {
     if (this.#programs.get(pid)?.startTicks === startTicks) return;
-    let program = "unknown";
-    let reason: string | undefined;
-    try {
-      program = readFileSync(`/proc/${pid}/comm`, "latin1").trim();
-      const image = readlinkSync(`/proc/${pid}/exe`);
-      program = basename(image).replace(/ \(deleted\)$/, "");
-      reason = inspectImage(`/proc/${pid}/exe`);
-    } catch {
-      // Not ours to look at: a program that changed its user.
-      reason ??= "setuid";
-    }
+    const image = readLink(`/proc/${pid}/exe`);
+    const program = image === "" ? nameOfHidden(pid) : basename(image).replace(/ \(deleted\)$/, "");
+    const reason = image === "" ? gainedRights(pid) : inspectImage(`/proc/${pid}/exe`);
     this.#programs.set(pid, { startTicks, program, reason: reason ?? "not attached" });
+    if (image === "") this.#hidden.push(`${program} (pid ${pid}, ${reason ?? "another user's"})`);
   }
 }
 
 /** Parent and start time of a process that lives (proc(5), stat fields 4 and 22). */
 function readStat(pid: number): { parent: number; startTicks: bigint } | undefined {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, "latin1").replace(/^.*\) /s, "").split(" ");
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1")
+      .replace(/^.*\) /s, "")
+      .split(" ");
     if (fields[0] === "Z" || fields[0] === "X") return undefined;
     return { parent: Number(fields[1]), startTicks: BigInt(fields[19] ?? "0") };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The name of a process that /proc hides because it has rights that we do not. */
+function nameOfHidden(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, "latin1").trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+/** By what such a process got its rights (proc(5), status: effective ids are the second, capabilities in hexadecimal). */
+function gainedRights(pid: number): string | undefined {
+  try {
+    const status = readFileSync(`/proc/${pid}/status`, "latin1");
+    if (Number(/^Uid:\s+\d+\s+(\d+)/m.exec(status)?.[1]) !== process.geteuid?.()) return "setuid";
+    if (Number(/^Gid:\s+\d+\s+(\d+)/m.exec(status)?.[1]) !== process.getegid?.()) return "setgid";
+    return /^CapPrm:\s+0+$/m.test(status) ? undefined : "capabilities";
   } catch {
     return undefined;
   }

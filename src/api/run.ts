@@ -9,10 +9,10 @@ import { type AskedFault, compile, describeFaults, type Policy } from "../policy
 import { readCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import { nameOf, native, numberOf, Segment, startJanitor, type StructValue } from "../segment/index.js";
+import { nameOf, native, numberOf, Segment, type StructValue, startJanitor } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { JournalWriter } from "./journal.js";
-import { preloadEnvironment, preparePreload, type Preload } from "./preload.js";
+import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
 import { defaultProject } from "./project.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
@@ -92,7 +92,11 @@ async function runGuarded(
   });
   cleanups.push(() => segment.close({ unlink: true }));
   startJanitor(segment.path, (error) => notes.push(`the janitor could not be started: ${error.message}`));
-  segment.publish(POLICY_INDEX, { ...row }, targets.map((target): StructValue => ({ ...target })));
+  segment.publish(
+    POLICY_INDEX,
+    { ...row },
+    targets.map((target): StructValue => ({ ...target })),
+  );
   const preload: Preload = preparePreload(segment.path);
   cleanups.push(() => preload.remove());
   segment.activate({
@@ -113,6 +117,7 @@ async function runGuarded(
   signals.stopForwarding();
   force.stop();
   const escaped = escapes.stop();
+  notes.push(...escapes.notes);
   segment.retire();
   const journalFailure = journal?.finish();
   if (journalFailure !== undefined) notes.push(`the journal is incomplete: ${journalFailure}`);

@@ -57,7 +57,9 @@ function send(pid: number, signal: NodeJS.Signals): void {
 
 /** Whether this process group is the one its terminal's keys go to (proc(5), stat fields 5 and 8). */
 function inForeground(): boolean {
-  const fields = readFileSync("/proc/self/stat", "latin1").replace(/^.*\) /s, "").split(" ");
+  const fields = readFileSync("/proc/self/stat", "latin1")
+    .replace(/^.*\) /s, "")
+    .split(" ");
   return fields[2] === fields[5];
 }
 

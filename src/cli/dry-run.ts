@@ -20,7 +20,10 @@ export function describeDryRun(
       ...(faults.length === 0 ? [["  faults", "none asked for"]] : faults.map((fault) => row(fault))),
       ...targetRows(policy),
       ...(policy.written.schedule === undefined ? [] : [["  schedule", scheduleText(policy)]]),
-      ["  until", durationNs === undefined ? "the program ends" : `${formatDuration(durationNs)} passed, or the program ends`],
+      [
+        "  until",
+        durationNs === undefined ? "the program ends" : `${formatDuration(durationNs)} passed, or the program ends`,
+      ],
     ]),
   );
   return `${lines.join("\n")}\n`;

@@ -42,7 +42,9 @@ Exit codes:
 export async function buildProgram(only?: string): Promise<Command> {
   const { version } = await import("./version.js");
   const program = new Command("mishap")
-    .description("Makes any Linux program's network misbehave on purpose, proves what it did, and puts everything back.")
+    .description(
+      "Makes any Linux program's network misbehave on purpose, proves what it did, and puts everything back.",
+    )
     .version(version, "-V, --version", "print the version")
     .helpOption("-h, --help", "print this help")
     .helpCommand("help [command]", "print help for a command")
@@ -62,7 +64,9 @@ export async function main(args: readonly string[], say: (message: string) => vo
   const named = name === undefined ? undefined : await COMMANDS[name]?.();
   try {
     const program = await buildProgram(name);
-    await program.parseAsync(named?.prepareArguments?.(args) ?? (first === undefined ? ["help"] : args), { from: "user" });
+    await program.parseAsync(named?.prepareArguments?.(args) ?? (first === undefined ? ["help"] : args), {
+      from: "user",
+    });
     return Number(process.exitCode ?? 0);
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;

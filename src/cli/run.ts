@@ -4,7 +4,14 @@ import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync }
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
 import type { Evidence } from "../api/index.js";
-import { type FlagValues, type Policy, PolicyError, parseDuration, policyFlags, policyFromFlags } from "../policy/index.js";
+import {
+  type FlagValues,
+  type Policy,
+  PolicyError,
+  parseDuration,
+  policyFlags,
+  policyFromFlags,
+} from "../policy/index.js";
 import { printToStderr, UsageError } from "./errors.js";
 
 const RUN_GROUP = "The run:";
@@ -68,7 +75,9 @@ export function define(program: Command): void {
   const command = program
     .command("run")
     .summary("run a program with a network that misbehaves")
-    .description("Runs a program with the faults asked for, and says at its end what was delivered. No fault at all is valid.")
+    .description(
+      "Runs a program with the faults asked for, and says at its end what was delivered. No fault at all is valid.",
+    )
     .usage("[options] -- COMMAND [ARGUMENT...]")
     .argument("[command...]", "the program and its arguments")
     .passThroughOptions()
@@ -91,7 +100,11 @@ function withExample(help: string, example: string | undefined): string {
   return example === undefined ? help : `${help} (${example})`;
 }
 
-async function execute(words: readonly string[], values: Readonly<Record<string, unknown>>, command: Command): Promise<number> {
+async function execute(
+  words: readonly string[],
+  values: Readonly<Record<string, unknown>>,
+  command: Command,
+): Promise<number> {
   const policy = policyOf(command, values);
   const durationNs = durationOf(values.duration);
   const [name] = words;

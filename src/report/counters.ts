@@ -4,7 +4,7 @@
  */
 
 import type { Direction } from "../policy/index.js";
-import { codec, layout, native, nameOf, numberOf, type Segment, type StructValue } from "../segment/index.js";
+import { codec, layout, nameOf, native, numberOf, type Segment, type StructValue } from "../segment/index.js";
 
 /** A number for each direction. */
 export type PerDirection = Readonly<Record<Direction, number>>;
@@ -28,7 +28,6 @@ export interface Counters {
   /** Sends of datagram flows, which a refusal is drawn for as for a connect. */
   readonly datagramSends: number;
   readonly lookups: number;
-  readonly mutatedCallsSeen: number;
   readonly lostHeldBytes: number;
   readonly fallbacks: Readonly<Record<string, number>>;
   readonly ioUringDenied: number;
@@ -66,7 +65,6 @@ export function readCounters(segment: Segment, policy: number): Counters {
       .filter((flow) => flow.role === numberOf("Role", "datagram") && flow.policy === policy)
       .reduce((sum, flow) => sum + Number((flow.up as StructValue).ops), 0),
     lookups: Number(stats.lookups),
-    mutatedCallsSeen: Number(stats.mutated_calls_seen),
     lostHeldBytes: Number(stats.lost_held_bytes),
     fallbacks: namedFallbacks(header.fallbacks),
     ioUringDenied: Number(header.io_uring_denied),
@@ -109,7 +107,9 @@ export function readFlows(segment: Segment): StructValue[] {
 function haveSharedPeers(flows: readonly StructValue[]): boolean {
   const seen = new Map<string, unknown>();
   for (const flow of flows) {
-    const alike = [flow.pid, flow.role, flow.protocol, flow.peer, flow.peer_port, flow.name_hash, flow.ordinal].join(" ");
+    const alike = [flow.pid, flow.role, flow.protocol, flow.peer, flow.peer_port, flow.name_hash, flow.ordinal].join(
+      " ",
+    );
     if (seen.has(alike) && seen.get(alike) !== flow.key) return true;
     seen.set(alike, flow.key);
   }
@@ -125,5 +125,7 @@ function numberAt(values: unknown, at: number): number {
 }
 
 function namedFallbacks(values: unknown): Record<string, number> {
-  return Object.fromEntries(Object.entries(layout.enums.Fallback ?? {}).map(([name, at]) => [name, numberAt(values, at)]));
+  return Object.fromEntries(
+    Object.entries(layout.enums.Fallback ?? {}).map(([name, at]) => [name, numberAt(values, at)]),
+  );
 }

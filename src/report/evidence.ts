@@ -35,7 +35,7 @@ const KINDS: Readonly<Record<string, { basis: Basis; chance?: true; never: strin
   burst_loss: { basis: "units", chance: true, never: "no loss began a burst" },
   correlated_loss: { basis: "units", chance: true, never: "chance spared every unit" },
   packet_duplicate: { basis: "units", chance: true, never: "chance spared every unit" },
-  packet_reorder: { basis: "units", chance: true, never: "chance spared every unit" },
+  packet_reorder: { basis: "units", chance: true, never: "no later unit overtook a held one" },
   connection_error: { basis: "connects", chance: true, never: "chance spared every connection" },
   "timeout.connect": { basis: "connects", never: "every connect was done in time" },
   "timeout.recv": { basis: "receives", never: "no receive waited that long" },
@@ -77,7 +77,8 @@ function basisCount(basis: Basis, directions: readonly Direction[], counters: Co
     case "lookups":
       return counters.lookups;
     case "calls":
-      return counters.mutatedCallsSeen;
+      // Every send and receive passes the payload stage; it may count for itself which of them it looked at.
+      return sum(ops);
   }
 }
 
@@ -99,7 +100,8 @@ function faultEvidence(asked: AskedFault, policy: Policy, counters: Counters): F
 /** Why a fault was never applied, as far as it is known. */
 function neverApplied(asked: AskedFault, of: number, counters: Counters, facts: RunFacts): string {
   const { policy } = facts;
-  if (facts.unreachable !== undefined && counters.attached === 0) return `the program is not intercepted: ${facts.unreachable}`;
+  if (facts.unreachable !== undefined && counters.attached === 0)
+    return `the program is not intercepted: ${facts.unreachable}`;
   if (counters.attached === 0) return "the program never loaded the interceptor";
   const kind = kindOf(asked, policy);
   if (kind.basis === "lookups" && of === 0) return "no name was looked up";
@@ -125,7 +127,10 @@ function determinismOf(counters: Counters, asked: readonly AskedFault[], policy:
   const drawing = asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter");
   if (!drawing) return { level: "exact", reason: "no fault that was asked for draws on chance" };
   if (counters.determinism & UNNUMBERED) {
-    return { level: "statistical", reason: "a thread or process could not be numbered, so its flows are not recognised again" };
+    return {
+      level: "statistical",
+      reason: "a thread or process could not be numbered, so its flows are not recognised again",
+    };
   }
   if (counters.determinism & (RACED | TURNED)) {
     const what = counters.determinism & RACED ? "two calls of one flow ran at once" : "a conversation turned under way";
@@ -164,11 +169,15 @@ function counterNotes(counters: Counters): string[] {
   for (const [reason, many] of Object.entries(counters.fallbacks)) {
     say(many, (n) => `${n} calls passed through unfaulted: ${FALLBACK_WORDS[reason] ?? reason}`);
   }
-  say(counters.ioUringDenied, (n) => `io_uring was refused ${n} times, so that the program used calls that are intercepted`);
+  say(
+    counters.ioUringDenied,
+    (n) => `io_uring was refused ${n} times, so that the program used calls that are intercepted`,
+  );
   say(counters.journalDropped, (n) => `the journal lost ${n} events because its ring was full`);
   say(counters.lostHeldBytes, (n) => `${n} bytes held back were lost with the process that sent them`);
   if (counters.shrunk) notes.push("the shared memory was made smaller than usual, because /dev/shm is nearly full");
-  if (counters.damage !== undefined) notes.push(`the shared memory was damaged during the run: ${counters.damage}; calls passed through unfaulted`);
+  if (counters.damage !== undefined)
+    notes.push(`the shared memory was damaged during the run: ${counters.damage}; calls passed through unfaulted`);
   return notes;
 }
 

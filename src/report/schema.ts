@@ -27,7 +27,9 @@ const escapedFlow = z
     program: z.string().describe("its program"),
     reason: z
       .string()
-      .describe("static, setuid, setgid, capabilities, 32-bit, libc, architecture, or not attached for any other reason"),
+      .describe(
+        "static, setuid, setgid, capabilities, 32-bit, libc, architecture, or not attached for any other reason",
+      ),
   })
   .describe("a flow of the run that was not intercepted");
 

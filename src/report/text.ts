@@ -11,11 +11,9 @@ const MOST_ESCAPES_SHOWN = 5;
 /** The lines of a run's evidence, each ended. */
 export function renderEvidence(evidence: Evidence, { colour }: { colour: boolean }): string {
   const paint = ([on, off]: readonly [string, string], text: string): string => (colour ? `${on}${text}${off}` : text);
-  const head = [
-    formatPlural(evidence.flows, "flow"),
-    formatPlural(evidence.ops, "op"),
-    `seed ${evidence.seed}`,
-  ].join(" · ");
+  const head = [formatPlural(evidence.flows, "flow"), formatPlural(evidence.ops, "op"), `seed ${evidence.seed}`].join(
+    " · ",
+  );
   const rows = evidence.faults.map((fault) => [
     label(fault.fault),
     `asked ${fault.asked}`,
@@ -56,5 +54,7 @@ function delivered(fault: FaultEvidence): string {
 
 function occasions(fault: FaultEvidence): string {
   const of = formatPlural(fault.of, basisNoun(fault));
-  return fault.applied === fault.of && fault.delivered_ppm === undefined ? of : `${formatCount(fault.applied)} of ${of}`;
+  return fault.applied === fault.of && fault.delivered_ppm === undefined
+    ? of
+    : `${formatCount(fault.applied)} of ${of}`;
 }

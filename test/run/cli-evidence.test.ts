@@ -62,7 +62,11 @@ describe("evidence", () => {
   });
 
   it("of refusals counts what the program counted", async () => {
-    const { stdout, evidence } = await evidenceOf(folder, ["--connection-error", "refused:40%", "--seed", "11"], fetches(40));
+    const { stdout, evidence } = await evidenceOf(
+      folder,
+      ["--connection-error", "refused:40%", "--seed", "11"],
+      fetches(40),
+    );
     const refused = stdout.split("\n").filter((line) => line === "ECONNREFUSED").length;
     expect(refused).toBeGreaterThan(4);
     expect(refused).toBeLessThan(30);
@@ -84,7 +88,9 @@ describe("evidence", () => {
     expect(evidence.faults[0]?.applied).toBe(0);
     expect(evidence.notes).toEqual(["latency was asked for and never applied: its targets matched no flow"]);
     const none = await evidenceOf(folder, ["--latency", "5ms"], ["true"]);
-    expect(none.evidence.notes).toEqual(["latency was asked for and never applied: the program opened no network flow"]);
+    expect(none.evidence.notes).toEqual([
+      "latency was asked for and never applied: the program opened no network flow",
+    ]);
   });
 
   it("is silent with --quiet, and keeps the JSON", async () => {
@@ -106,7 +112,18 @@ describe("the journal", () => {
   it("holds each decision, alike for one seed, with nothing that differs between runs", async () => {
     const journalOf = async (seed: string): Promise<string[]> => {
       const file = join(folder, `journal-${seed}`);
-      await mishap("run", "--quiet", "--journal", file, "--seed", seed, "--connection-error", "refused:40%", "--", ...fetches(20));
+      await mishap(
+        "run",
+        "--quiet",
+        "--journal",
+        file,
+        "--seed",
+        seed,
+        "--connection-error",
+        "refused:40%",
+        "--",
+        ...fetches(20),
+      );
       return readFileSync(file, "utf8").split("\n").slice(0, -1);
     };
     const [first, again, other] = [await journalOf("5"), await journalOf("5"), await journalOf("6")];

@@ -39,7 +39,11 @@ export function freshProject(): string {
 }
 
 /** Starts a command in a session of its own, so that no terminal of the tests takes part. */
-export function start(command: string, args: readonly string[], options: { input?: Buffer | string; env?: object } = {}): Running {
+export function start(
+  command: string,
+  args: readonly string[],
+  options: { input?: Buffer | string; env?: object } = {},
+): Running {
   const child = spawn(command, args, {
     detached: true,
     stdio: ["pipe", "pipe", "pipe"],
@@ -71,7 +75,8 @@ export function start(command: string, args: readonly string[], options: { input
           waiting.push({ text: wanted, resolve });
         }),
         finished.then((end) => {
-          if (!end.stdout.includes(wanted)) throw new Error(`it ended without saying ${wanted}: ${JSON.stringify(end)}`);
+          if (!end.stdout.includes(wanted))
+            throw new Error(`it ended without saying ${wanted}: ${JSON.stringify(end)}`);
         }),
       ]),
   };
@@ -88,7 +93,11 @@ export function mishap(...args: string[]): Promise<Finished> {
 }
 
 /** Runs a program under mishap and reads the evidence it wrote; every evidence is held to the published schema. */
-export async function evidenceOf(folder: string, flags: readonly string[], command: readonly string[]): Promise<Finished & { evidence: Evidence }> {
+export async function evidenceOf(
+  folder: string,
+  flags: readonly string[],
+  command: readonly string[],
+): Promise<Finished & { evidence: Evidence }> {
   const file = join(folder, `evidence-${randomBytes(4).toString("hex")}.json`);
   const end = await mishap("run", "--json", file, ...flags, "--", ...command);
   return { ...end, evidence: evidenceSchema.parse(JSON.parse(readFileSync(file, "utf8"))) };

@@ -4,7 +4,17 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { freshProject, MISHAP, mishap, processState, scratchFolder, segmentFiles, start, startMishap, until } from "./cli-harness.js";
+import {
+  freshProject,
+  MISHAP,
+  mishap,
+  processState,
+  scratchFolder,
+  segmentFiles,
+  start,
+  startMishap,
+  until,
+} from "./cli-harness.js";
 
 const folder = scratchFolder();
 
@@ -49,7 +59,18 @@ describe("the program has", () => {
   });
 
   it("its arguments and its name as given", async () => {
-    const { stdout } = await mishap("run", "--quiet", "--", "sh", "-c", 'printf "%s|" "$0" "$@"', "--latency", "--", "a b", "");
+    const { stdout } = await mishap(
+      "run",
+      "--quiet",
+      "--",
+      "sh",
+      "-c",
+      'printf "%s|" "$0" "$@"',
+      "--latency",
+      "--",
+      "a b",
+      "",
+    );
     expect(stdout).toBe("--latency|--|a b||");
   });
 
@@ -62,7 +83,9 @@ describe("the program has", () => {
 
   it("its environment, with what else was preloaded behind the interceptor", async () => {
     const env = { LD_PRELOAD: "/lib/x86_64-linux-gnu/libm.so.6", KEPT: "a=b c" };
-    const { stdout } = await startMishap(["run", "--quiet", "--", "sh", "-c", 'echo "$LD_PRELOAD"; echo "$KEPT"'], { env }).finished;
+    const { stdout } = await startMishap(["run", "--quiet", "--", "sh", "-c", 'echo "$LD_PRELOAD"; echo "$KEPT"'], {
+      env,
+    }).finished;
     expect(stdout).toMatch(/^[^:]*libmishap-interceptor\.so:\/lib\/x86_64-linux-gnu\/libm\.so\.6\na=b c\n$/);
   });
 
@@ -152,7 +175,14 @@ print(run(["bash", "--norc", "-i"], steps))`);
 });
 
 it("a program that is stopped stops mishap too, and continues with it", async () => {
-  const running = startMishap(["run", "--quiet", "--", "sh", "-c", "echo $$; sleep 0.2; echo first; kill -STOP $$; echo second"]);
+  const running = startMishap([
+    "run",
+    "--quiet",
+    "--",
+    "sh",
+    "-c",
+    "echo $$; sleep 0.2; echo first; kill -STOP $$; echo second",
+  ]);
   await running.says("first");
   await until("mishap stops", () => processState(running.pid) === "T");
   process.kill(running.pid, "SIGCONT");
@@ -163,7 +193,17 @@ it("a program that is stopped stops mishap too, and continues with it", async ()
 
 it("a dry run says what would happen and starts nothing", async () => {
   const marker = join(folder, "started");
-  const end = await mishap("run", "--dry-run", "--uplink.latency", "5ms", "--target", "tcp://10.0.0.0/8", "--", "touch", marker);
+  const end = await mishap(
+    "run",
+    "--dry-run",
+    "--uplink.latency",
+    "5ms",
+    "--target",
+    "tcp://10.0.0.0/8",
+    "--",
+    "touch",
+    marker,
+  );
   expect(end.code).toBe(0);
   for (const word of ["nothing was started", "uplink.latency 5ms", "tcp://10.0.0.0/8", "interceptor", "touch"]) {
     expect(end.stderr).toContain(word);

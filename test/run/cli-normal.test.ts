@@ -3,7 +3,16 @@ import { readFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Segment } from "../../src/segment/index.js";
-import { evidenceOf, freshProject, mishap, processState, scratchFolder, segmentFiles, startMishap, until } from "./cli-harness.js";
+import {
+  evidenceOf,
+  freshProject,
+  mishap,
+  processState,
+  scratchFolder,
+  segmentFiles,
+  startMishap,
+  until,
+} from "./cli-harness.js";
 
 const folder = scratchFolder();
 let server: Server;
@@ -82,7 +91,10 @@ describe("mishap stop", () => {
     const [one, other] = [freshProject(), freshProject()];
     const running = startMishap(["run", "--quiet", "--project", one, "--", "sh", "-c", "echo ready; exec sleep 20"]);
     await running.says("ready");
-    expect(await mishap("stop", "--project", other)).toMatchObject({ code: 0, stdout: `nothing is running in project ${other}\n` });
+    expect(await mishap("stop", "--project", other)).toMatchObject({
+      code: 0,
+      stdout: `nothing is running in project ${other}\n`,
+    });
     expect(inForce(one)).toBe(true);
     expect((await mishap("stop", "--all")).stdout).toContain(`stopped ${one}, run by pid ${running.pid}\n`);
     expect(inForce(one)).toBe(false);

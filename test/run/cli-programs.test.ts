@@ -1,6 +1,17 @@
 // Programs that no preload can enter are recognised before they start, still run, and their flows are named.
 import { execFileSync } from "node:child_process";
-import { chmodSync, chownSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -32,7 +43,17 @@ int main(int argc, char** argv) {
   return 0;
 }`;
 
+/** Executes another program with an empty environment. */
+const LAUNCHER = `
+#include <unistd.h>
+int main(int argc, char** argv) {
+  char* none[] = {0};
+  return argc > 1 ? execve(argv[1], argv + 1, none) : 1;
+}`;
+
 beforeAll(async () => {
+  writeFileSync(join(folder, "launcher.c"), LAUNCHER);
+  execFileSync("gcc", ["-static", "-o", join(folder, "static-launcher"), join(folder, "launcher.c")]);
   writeFileSync(join(folder, "client.c"), CLIENT);
   execFileSync("gcc", ["-static", "-o", STATIC, join(folder, "client.c")]);
   execFileSync("gcc", ["-o", join(folder, "dynamic-client"), join(folder, "client.c")]);
@@ -48,7 +69,7 @@ afterAll(() => {
 function patched(name: string, offset: number, value: number): string {
   const path = join(folder, name);
   copyFileSync(join(folder, "dynamic-client"), path);
-  execFileSync("dd", ["of=" + path, "bs=1", `seek=${offset}`, "conv=notrunc", "status=none"], {
+  execFileSync("dd", [`of=${path}`, "bs=1", `seek=${offset}`, "conv=notrunc", "status=none"], {
     input: Buffer.from([value]),
   });
   return path;
@@ -67,7 +88,10 @@ describe("a program that cannot be intercepted", () => {
     const path = join(folder, "setid");
     copyFileSync(join(folder, "dynamic-client"), path);
     if (process.getuid?.() === 0) chownSync(path, 1, 1);
-    const foreign = process.getuid?.() === 0 ? path : ["/usr/bin/passwd", "/bin/su", "/usr/bin/mount"].find((file) => existsSync(file));
+    const foreign =
+      process.getuid?.() === 0
+        ? path
+        : ["/usr/bin/passwd", "/bin/su", "/usr/bin/mount"].find((file) => existsSync(file));
     if (foreign === undefined) return skip("there is no setuid program here and only root can make one");
     if (foreign === path) chmodSync(path, 0o4755);
     expect(inspectImage(foreign)).toBe("setuid");
@@ -80,14 +104,20 @@ describe("a program that cannot be intercepted", () => {
     writeFileSync(inner, `#!${STATIC}\n`);
     writeFileSync(join(folder, "outer"), `#! ${inner} argument\n`);
     for (const name of ["inner", "outer"]) chmodSync(join(folder, name), 0o755);
-    expect(findProgram(join(folder, "outer"))).toEqual({ path: join(folder, "outer"), image: STATIC, unreachable: "static" });
+    expect(findProgram(join(folder, "outer"))).toEqual({
+      path: join(folder, "outer"),
+      image: STATIC,
+      unreachable: "static",
+    });
   });
   it("is none of these: dynamically linked, a script, the loader, a text", () => {
     writeFileSync(join(folder, "text"), "nothing\n");
     for (const path of [join(folder, "dynamic-client"), process.execPath, "/bin/sh", join(folder, "text")]) {
       expect(inspectImage(path)).toBeUndefined();
     }
-    expect(statSync("/lib64/ld-linux-x86-64.so.2").isFile() && inspectImage("/lib64/ld-linux-x86-64.so.2")).toBeUndefined();
+    expect(
+      statSync("/lib64/ld-linux-x86-64.so.2").isFile() && inspectImage("/lib64/ld-linux-x86-64.so.2"),
+    ).toBeUndefined();
   });
 
   it("is said before it starts, runs, and its flow is named", async () => {
@@ -108,30 +138,39 @@ describe("a program that cannot be intercepted", () => {
 });
 
 describe("a child that cannot be intercepted", () => {
-  const escape = (reason: string, program: string) => [{ peer: `127.0.0.1:${port}`, pid: expect.any(Number), program, reason }];
+  const escaped = (reason: string, program: string) => [
+    { peer: `127.0.0.1:${port}`, pid: expect.any(Number), program, reason },
+  ];
 
   it("is named with its flow, once", async () => {
     const { evidence } = await evidenceOf(folder, [], ["sh", "-c", `${STATIC} ${port}; true`]);
-    expect(evidence.escaped).toEqual(escape("static", "static-client"));
+    expect(evidence.escaped).toEqual(escaped("static", "static-client"));
   });
 
   it("is found after its parent left it", async () => {
     const { evidence } = await evidenceOf(folder, [], ["sh", "-c", `(${STATIC} ${port} &) ; sleep 0.9`]);
-    expect(evidence.escaped).toEqual(escape("static", "static-client"));
+    expect(evidence.escaped).toEqual(escaped("static", "static-client"));
   });
 
   it("is found in the place of a program that could be", async () => {
     const { evidence } = await evidenceOf(folder, [], ["sh", "-c", `exec ${STATIC} ${port}`]);
-    expect(evidence.escaped).toEqual(escape("static", "static-client"));
+    expect(evidence.escaped).toEqual(escaped("static", "static-client"));
   });
 
-  it("is found where the preload was taken away", async () => {
-    const { evidence } = await evidenceOf(folder, [], ["sh", "-c", `env -u LD_PRELOAD ${folder}/dynamic-client ${port}; true`]);
-    expect(evidence.escaped).toEqual(escape("not attached", "dynamic-client"));
+  it("is found where a static program took the preload away; where an intercepted one tries, it stays", async () => {
+    const client = `${folder}/dynamic-client ${port}`;
+    const lost = await evidenceOf(folder, [], ["sh", "-c", `${folder}/static-launcher ${client}; true`]);
+    expect(lost.evidence.escaped).toEqual(escaped("not attached", "dynamic-client"));
+    const kept = await evidenceOf(folder, [], ["sh", "-c", `env -u LD_PRELOAD ${client}; true`]);
+    expect(kept.evidence).toMatchObject({ escaped: [], flows: 1 });
   });
 
   it("is no escape without a network socket, nor is one that is intercepted", async () => {
-    const { evidence } = await evidenceOf(folder, [], ["sh", "-c", `${STATIC} & ${folder}/dynamic-client ${port}; wait`]);
+    const { evidence } = await evidenceOf(
+      folder,
+      [],
+      ["sh", "-c", `${STATIC} & ${folder}/dynamic-client ${port}; wait`],
+    );
     expect(evidence.escaped).toEqual([]);
     expect(evidence.flows).toBe(1);
   });
@@ -154,7 +193,7 @@ describe("the library's path", () => {
 
   it("comes first, and once", () => {
     const environment = { LD_PRELOAD: "/x/other.so:/old/libmishap-interceptor.so /y/more.so", A: "1" };
-    expect(preloadEnvironment(environment, "/l.so", "/s")).toEqual({
+    expect(preloadEnvironment(environment, "/l.so", "/s")).toMatchObject({
       A: "1",
       LD_PRELOAD: "/l.so:/x/other.so:/y/more.so",
       MISHAP_SEGMENT: "/s",
@@ -163,7 +202,9 @@ describe("the library's path", () => {
 });
 
 it("descriptors named in arguments are kept, the standard ones being kept anyway", () => {
-  expect(inheritedFds(["cat", "/dev/fd/63", "--f=/proc/self/fd/5", "/dev/fd/1", "/dev/fdx/9", "/dev/fd/63"])).toEqual([63, 5]);
+  expect(inheritedFds(["cat", "/dev/fd/63", "--f=/proc/self/fd/5", "/dev/fd/1", "/dev/fdx/9", "/dev/fd/63"])).toEqual([
+    63, 5,
+  ]);
 });
 
 it("the default project is the nearest package's or repository's name, else the folder's", () => {

@@ -1,5 +1,5 @@
-// The draws: what replays rest on (the numbers are fixed), and what probabilities rest on (they look random: right rates, no
-// relation between neighbours of any kind).
+// The draws: what replays rest on (the numbers are fixed), and what probabilities rest on (they look random: right
+// rates, no relation between neighbours of any kind).
 #include <functional>
 
 #include "world.h"
@@ -99,7 +99,7 @@ TEST_CASE("uniforms fill [0, 1) evenly") {
     bins[static_cast<u32>(u * 256)]++;
   }
   double chi_square = 0, expected = n / 256.0;
-  for (u64 count : bins) chi_square += (static_cast<double>(count) - expected) * (static_cast<double>(count) - expected) / expected;
+  for (u64 count : bins) chi_square += std::pow(static_cast<double>(count) - expected, 2) / expected;
   CHECK(std::abs(chi_square - 255) <= kSigmas * std::sqrt(2.0 * 255));
   CHECK(unit_interval(~u64{0}) < 1.0);
   CHECK(unit_interval(0) == 0.0);
@@ -116,9 +116,12 @@ TEST_CASE("neighbours tell nothing about each other") {
   u64 back = draw_key(9, 10, OpKind::Recv, Direction::Downlink);
   check_unrelated(base, [&](u64 i) { return draw(back, Stage::ChaosBase, i); });
   // The same unit of flows and of seeds next to each other.
-  auto of_flow = [](u64 flow) { return draw(draw_key(9, flow, OpKind::Connect, Direction::Uplink), Stage::Transport, 0); };
+  auto connect_of = [](u64 seed, u64 flow) {
+    return draw(draw_key(seed, flow, OpKind::Connect, Direction::Uplink), Stage::Transport, 0);
+  };
+  auto of_flow = [&](u64 flow) { return connect_of(9, flow); };
   check_unrelated(of_flow, [&](u64 i) { return of_flow(i + 1); });
-  auto of_seed = [](u64 seed) { return draw(draw_key(seed, 10, OpKind::Connect, Direction::Uplink), Stage::Transport, 0); };
+  auto of_seed = [&](u64 seed) { return connect_of(seed, 10); };
   check_unrelated(of_seed, [&](u64 i) { return of_seed(i + 1); });
 }
 

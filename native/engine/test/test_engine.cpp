@@ -1,5 +1,5 @@
-// The pipeline around the stages: how calls become steps, what counts and when, and that nothing about it depends on how a
-// program cuts its calls.
+// The pipeline around the stages: how calls become steps, what counts and when, and that nothing about it depends on
+// how a program cuts its calls.
 #include <functional>
 
 #include "world.h"
@@ -82,7 +82,8 @@ Outcome converse(const Row& row, const std::vector<Turn>& turns, const Cut& call
         if (carried < step.bytes) break;  // as a full socket buffer cuts a call short
       }
       finish(&call);
-      for (const Event& e : world.journal()) outcome.verdicts.insert({e.direction, e.unit, e.stage, e.verdict, e.fault, e.value});
+      for (const Event& e : world.journal())
+        outcome.verdicts.insert({e.direction, e.unit, e.stage, e.verdict, e.fault, e.value});
     }
   }
   CHECK(world.segment.header->journal_dropped == 0);
@@ -430,7 +431,8 @@ TEST_CASE("the journal tells every verdict with its unit, and the counters agree
     told[e.stage][e.verdict]++;
   }
   for (u32 s = 0; s < kStages; s++)
-    for (u32 v = 0; v < kVerdicts; v++) CHECK(world.verdicts(static_cast<Stage>(s), static_cast<Verdict>(v)) == told[s][v]);
+    for (u32 v = 0; v < kVerdicts; v++)
+      CHECK(world.verdicts(static_cast<Stage>(s), static_cast<Verdict>(v)) == told[s][v]);
   CHECK(told[static_cast<u32>(Stage::ChaosBase)][static_cast<u32>(Verdict::Delay)] > 300);
   CHECK(told[static_cast<u32>(Stage::ChaosBase)][static_cast<u32>(Verdict::Drop)] > 10);
   CHECK(told[static_cast<u32>(Stage::Timing)][static_cast<u32>(Verdict::Delay)] > 100);
@@ -460,6 +462,40 @@ TEST_CASE("a full journal drops and says so; decisions go on") {
   for (int i = 0; i < 20; i++) CHECK(carry(world, flow, OpKind::Send)[0].decision.outcome == Verdict::Drop);
   CHECK(world.journal().size() == 16);
   CHECK(world.segment.header->journal_dropped == 4);
+}
+
+TEST_CASE("a call that ends in an error carries nothing, and its verdict counts all the same") {
+  struct Ending {
+    Fault fault;
+    FlowKind kind;
+    u64 carried_before;
+  };
+  const Ending endings[] = {{Fault::ConnectionError, kStream, 0}, {Fault::SessionBudget, kStream, 900},
+                            {Fault::HalfOpen, kStream, 900},      {Fault::SessionBudget, kDatagram, 899},
+                            {Fault::HalfOpen, kDatagram, 899}};
+  for (const Ending& ending : endings) {
+    CAPTURE(static_cast<int>(ending.fault));
+    World world;
+    Row row = row_of({ending.fault});
+    row.error_ppm = kCertainPpm;
+    row.budget_max_tx = row.half_open_bytes = 900;
+    row.budget_action = static_cast<u8>(BudgetAction::ConnectionError);
+    world.publish(row);
+    Flow* flow = world.open(ending.kind);
+    if (ending.carried_before) carry(world, flow, OpKind::Send, ending.carried_before);
+    u64 before = flow->up.bytes, ops = flow->up.ops;
+    Call call;
+    must_begin(&call, world, flow, OpKind::Send);
+    Step step = next_step(&call, 100);
+    CHECK(step.decision.outcome == Verdict::Error);
+    commit(&call, step, 0);
+    finish(&call);
+    auto events = world.journal();
+    REQUIRE(events.size() == 1);
+    CHECK(events[0].fault == static_cast<u8>(ending.fault));
+    CHECK(flow->up.bytes == before);
+    CHECK(flow->up.ops == ops + 1);
+  }
 }
 
 TEST_CASE("two ops of one stream that race within a unit are noted") {
@@ -509,6 +545,19 @@ TEST_CASE("evidence comes from what was measured, shared out over what was asked
   CHECK(wait->sum_ns == 7 * kMillisecond);
   CHECK(wait->asked_sum_ns == 5 * kMillisecond);
   finish(&call);
+}
+
+TEST_CASE("times that only a broken segment holds are bounded each, so that their sum stays a time") {
+  World world;
+  Row row = row_of({Fault::Latency, Fault::Jitter, Fault::PacketLoss});
+  row.up.latency_ns = row.up.jitter_ns = row.down.latency_ns = ~u64{0};
+  row.up.loss_ppm = kCertainPpm;
+  world.publish(row);
+  for (OpKind kind : {OpKind::Connect, OpKind::Send}) {
+    i64 delay = decide(world, world.open(), kind).decision.delay_ns();
+    CHECK(delay >= 0);
+    CHECK(delay < i64{1} << 60);
+  }
 }
 
 TEST_CASE("a flow whose numbers were overwritten decides something, and ends") {

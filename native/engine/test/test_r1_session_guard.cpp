@@ -88,7 +88,8 @@ TEST_CASE("ops of both directions count together; the one past the budget ends, 
     CHECK(carry(world, flow, OpKind::Send, 10)[0].decision.untouched());
     CHECK(carry(world, flow, OpKind::Recv, 10)[0].decision.untouched());
   }
-  for (OpKind kind : {OpKind::Send, OpKind::Recv, OpKind::Connect}) CHECK(ended(decide(world, flow, kind), Verdict::Drop));
+  for (OpKind kind : {OpKind::Send, OpKind::Recv, OpKind::Connect})
+    CHECK(ended(decide(world, flow, kind), Verdict::Drop));
 }
 
 TEST_CASE("time runs from the flow's first op") {

@@ -138,7 +138,9 @@ TEST_CASE("correlated loss: Gilbert and Elliott's long-run rate") {
   struct Chain {
     u32 to_bad, to_good, good, bad;
   };
-  for (Chain c : {Chain{10000, 200000, 0, kCertainPpm}, Chain{50000, 100000, 10000, 300000}, Chain{500000, 500000, 0, 200000}}) {
+  constexpr Chain chains[] = {
+      {10000, 200000, 0, kCertainPpm}, {50000, 100000, 10000, 300000}, {500000, 500000, 0, 200000}};
+  for (const Chain& c : chains) {
     for (u64 seed : kSeeds) {
       CAPTURE(seed);
       Row row = row_of({Fault::CorrelatedLoss}, seed);
@@ -196,10 +198,14 @@ TEST_CASE("loss_mode drop swallows the whole unit of a stream, however it is cut
   Flow* pieces = world.open({.key = 77});
   Flow* whole = world.open({.key = 77});
   std::vector<bool> lost;
-  for (u64 unit = 0; unit < 300; unit++) lost.push_back(dropped(carry(world, whole, OpKind::Send, kStreamUnitBytes)[0]));
+  for (u64 unit = 0; unit < 300; unit++)
+    lost.push_back(dropped(carry(world, whole, OpKind::Send, kStreamUnitBytes)[0]));
   CHECK(count(lost) > 0);
-  for (u64 offset = 0; offset < 300 * kStreamUnitBytes; offset += 181)  // 1,448 = 8 * 181
-    CHECK(dropped(carry(world, pieces, OpKind::Send, 181)[0]) == lost[offset / kStreamUnitBytes]);
+  for (u64 offset = 0; offset < 300 * kStreamUnitBytes; offset += 181) {  // 1,448 = 8 * 181
+    Step step = carry(world, pieces, OpKind::Send, 181)[0];
+    CHECK(dropped(step) == lost[offset / kStreamUnitBytes]);
+    CHECK(step.decision.continued == (dropped(step) && offset % kStreamUnitBytes != 0));  // counted at its start
+  }
 }
 
 TEST_CASE("by default a stream loses nothing: a lost unit takes the time of its repair") {
@@ -231,7 +237,7 @@ TEST_CASE("a repair depends on what follows the lost segment in its call") {
   row.up.latency_ns = row.down.latency_ns = 50 * kMillisecond;
   row.up.loss_ppm = 100000;
   world.publish(row);
-  // Flows of many keys, until each place in a call of five units was lost alone, its repeat not lost.
+  // Flows of many keys, until each place in a call of five segments was lost once, its repeat not lost.
   std::set<u64> seen;
   for (u64 key = 1; key < 2000 && seen.size() < 5; key++) {
     Call call;
@@ -239,7 +245,7 @@ TEST_CASE("a repair depends on what follows the lost segment in its call") {
     flow.key = key;
     must_begin(&call, world, &flow, OpKind::Send);
     std::vector<i64> repairs;
-    u64 left = 5 * kStreamUnitBytes;
+    u64 left = 4 * kStreamUnitBytes + 1;  // a short segment counts like a full one
     while (left) {
       Step step = next_step(&call, left, true);
       commit(&call, step, step.bytes);
@@ -278,13 +284,15 @@ TEST_CASE("how long TCP takes to repair a loss") {
     CHECK(recovery_ns(rtt, 0, 5, 0) == probe);
   }
   SUBCASE("alone: the timer") { CHECK(recovery_ns(rtt, 0, 0, 0) == rto); }
-  SUBCASE("the timer, too, where the probe would come later") { CHECK(recovery_ns(300 * kMillisecond, 0, 5, 0) == 500 * kMillisecond); }
+  SUBCASE("the timer, too, where the probe would come later") {
+    CHECK(recovery_ns(300 * kMillisecond, 0, 5, 0) == 500 * kMillisecond);
+  }
   SUBCASE("repeats that are lost wait for the timer, which doubles") {
     CHECK(recovery_ns(rtt, 3, 0, 1) == rtt + rto);
     CHECK(recovery_ns(rtt, 3, 0, 2) == rtt + rto + 2 * rto);
     CHECK(recovery_ns(rtt, 0, 5, 1) == probe + rto);
-    // Alone the first wait is a loss probe's as well, only with the timer's length, so it doubles nothing (tcp_output.c,
-    // tcp_schedule_loss_probe).
+    // Alone the first wait is a loss probe's as well, only with the timer's length, so it doubles nothing
+    // (tcp_output.c, tcp_schedule_loss_probe).
     CHECK(recovery_ns(rtt, 0, 0, 1) == rto + rto);
     CHECK(recovery_ns(rtt, 0, 0, 3) == rto + rto + 2 * rto + 4 * rto);
   }

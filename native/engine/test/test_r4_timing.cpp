@@ -81,10 +81,11 @@ TEST_CASE("pareto: tc-netem's table, a short side below and a long one above, cu
   CHECK(m.low >= -2.0 / 3 - 1e-6);
   CHECK(m.low < -0.666);
   CHECK(m.high == doctest::Approx(4.0));
-  // (u^(-1/3) - 3/2) * 4/3 has mean 0; the cut at 4, where u^(-1/3) is 4.5, takes 4/3 of the tail's 1 / (2 * 4.5^2) away.
+  // (u^(-1/3) - 3/2) * 4/3 has mean 0; the cut at 4, where u^(-1/3) is 4.5, takes 4/3 of the tail's 1 / (2 * 4.5^2).
   double mean = -4.0 / 3 / (2 * 4.5 * 4.5);
   CHECK(std::abs(m.mean - mean) <= kSigmas * std::sqrt(m.variance) / kRoot);
-  for (double limit : {-0.5, 0.0, 1.0, 3.9}) check_binomial(below(values, limit), kSamples, 1 - std::pow(limit * 0.75 + 1.5, -3));
+  for (double limit : {-0.5, 0.0, 1.0, 3.9})
+    check_binomial(below(values, limit), kSamples, 1 - std::pow(limit * 0.75 + 1.5, -3));
 }
 
 TEST_CASE("another seed draws another jitter of the same shape") {

@@ -85,7 +85,8 @@ Run run(bool at_once) {
   if (owner.joinable()) owner.join();
 
   Run result;
-  for (const Event& e : world.journal()) result.of_flow[e.key].insert({e.direction, e.unit, e.stage, e.verdict, e.value});
+  for (const Event& e : world.journal())
+    result.of_flow[e.key].insert({e.direction, e.unit, e.stage, e.verdict, e.value});
   CHECK(world.segment.header->journal_dropped == 0);
   CHECK(world.segment.header->determinism == 0);
   for (Flow* flow : shared) {

@@ -1,5 +1,5 @@
-// A project in memory for the engine's tests: a segment without a file behind it, policies published as rows, flows opened
-// by hand, and calls carried out without a socket. Tests set the row's fields directly and say the time themselves.
+// A project in memory for the engine's tests: a segment without a file behind it, policies published as rows, flows
+// opened by hand, and calls carried out without a socket. Tests set the row's fields directly and say the time.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -42,7 +42,8 @@ inline constexpr FlowKind kResolver = {.role = Role::Resolver, .protocol = Proto
 class World {
  public:
   explicit World(u32 events = 1 << 14) {
-    Capacities capacities = {.policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events};
+    Capacities capacities = {
+        .policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events};
     u64 size = segment_size(capacities);
     memory_ = static_cast<u8*>(aligned_alloc(64, size));
     memset(memory_, 0, size);
@@ -51,8 +52,8 @@ class World {
     segment.header->flags = kHeaderJournal;
     segment.header->epoch_ns = kNow;
     segment.header->default_policy = 0;
-    // Threads keep copies of rows by address and sequence. A process maps one segment in its life; the tests make many, at
-    // the same addresses, so each starts its sequences where no other has been.
+    // Threads keep copies of rows by address and sequence. A process maps one segment in its life; the tests make many,
+    // at the same addresses, so each starts its sequences where no other has been.
     static u32 worlds = 0;
     first_sequence_ = ++worlds << 12;
   }

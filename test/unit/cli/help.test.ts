@@ -28,15 +28,29 @@ describe("help", () => {
   );
 
   it("of mishap names every command", () => {
-    expect(program.commands.map((command) => command.name())).toEqual(["run", "stop", "doctor", "contract", "completion"]);
+    expect(program.commands.map((command) => command.name())).toEqual([
+      "run",
+      "stop",
+      "doctor",
+      "contract",
+      "completion",
+    ]);
     for (const command of program.commands) expect(program.helpInformation()).toContain(command.summary());
   });
 });
 
 describe("arguments", () => {
   it.each([
-    ["a bare boolean is true", ["run", "--payload-mutation.dry-run", "curl"], ["run", "--payload-mutation.dry-run=true", "curl"]],
-    ["a value is not taken for the program", ["run", "--json", "out", "curl", "--quiet"], ["run", "--json", "out", "curl", "--quiet"]],
+    [
+      "a bare boolean is true",
+      ["run", "--payload-mutation.dry-run", "curl"],
+      ["run", "--payload-mutation.dry-run=true", "curl"],
+    ],
+    [
+      "a value is not taken for the program",
+      ["run", "--json", "out", "curl", "--quiet"],
+      ["run", "--json", "out", "curl", "--quiet"],
+    ],
     [
       "the program's own flags are left alone",
       ["run", "--quiet", "--", "x", "--payload-mutation.dry-run"],

@@ -20,38 +20,131 @@ async function usage(...args: string[]): Promise<{ code: number; said: string[] 
 
 describe("a bad flag", () => {
   const cases: [args: string[], names: string[]][] = [
-    [["--latency", "100"], ["--latency 100", "100ms"]],
-    [["--latency", "-5ms"], ["--latency -5ms", "5ms"]],
-    [["--latency", "5m"], ["--latency 5m", "such as"]],
+    [
+      ["--latency", "100"],
+      ["--latency 100", "100ms"],
+    ],
+    [
+      ["--latency", "-5ms"],
+      ["--latency -5ms", "5ms"],
+    ],
+    [
+      ["--latency", "5m"],
+      ["--latency 5m", "such as"],
+    ],
     [["--latency=5 parsecs"], ["--latency 5 parsecs", "such as"]],
-    [["--latency", "5ms", "--latency", "6ms"], ["--latency", "once"]],
-    [["--jitter", ""], ['--jitter ""', "such as"]],
-    [["--packet-loss", "101%"], ["--packet-loss 101%", "such as"]],
-    [["--packet-loss", "1"], ["--packet-loss 1", "1%"]],
-    [["--packet-loss", "-1%"], ["--packet-loss -1%", "1%"]],
-    [["--rate", "10"], ["--rate 10", "10mbps"]],
-    [["--rate", "10MB/s"], ["--rate 10MB/s", "such as"]],
-    [["--uplink.rate", "fast"], ["--uplink.rate fast", "such as"]],
-    [["--burst-loss", "2.5"], ["--burst-loss 2.5", "such as"]],
-    [["--loss-mode", "vanish"], ["--loss-mode vanish", "retransmit"]],
-    [["--timeout.connect", "0ms"], ["--timeout.connect 0ms", "such as"]],
-    [["--connection-error", "angry:10%"], ["--connection-error angry:10%", "refused"]],
-    [["--connection-error", "refused:200%"], ["--connection-error refused:200%", "such as"]],
-    [["--half-open", "0kb"], ["--half-open 0kb", "such as"]],
-    [["--session-budget.action", "drop"], ["--session-budget", "1mb"]],
-    [["--session-budget.max-tx", "1mb", "--session-budget.budget-timeout", "1s"], ["budget-timeout 1s", "timeout"]],
-    [["--payload-mutation.type", "shred"], ["--payload-mutation.type shred", "truncate"]],
-    [["--target", "10.0.0.0/8"], ["--target 10.0.0.0/8", "tcp://10.0.0.0/8"]],
-    [["--target", "tcp://10.0.0.0/33", "--latency", "1ms"], ["--target tcp://10.0.0.0/33", "such as"]],
-    [["--target", "port=443", "--latency", "1ms"], ["--target port=443", "such as"]],
-    [["--schedule", "sometimes"], ["--schedule sometimes", "ramp:30s"]],
-    [["--schedule", "spike:5s/30s"], ["--schedule spike:5s/30s", "such as"]],
-    [["--seed", "seven"], ["--seed seven", "such as"]],
-    [["--duration", "30"], ["--duration 30", "such as"]],
-    [["--duration", "0s"], ["--duration 0s", "30s"]],
-    [["--project", ""], ['--project ""', "shop"]],
-    [["--json", "/no/such/folder/evidence.json", "--quiet", "-x"], ["-x", "no such flag"]],
-    [["--latecy", "5ms"], ["--latecy", "--latency"]],
+    [
+      ["--latency", "5ms", "--latency", "6ms"],
+      ["--latency", "once"],
+    ],
+    [
+      ["--jitter", ""],
+      ['--jitter ""', "such as"],
+    ],
+    [
+      ["--packet-loss", "101%"],
+      ["--packet-loss 101%", "such as"],
+    ],
+    [
+      ["--packet-loss", "1"],
+      ["--packet-loss 1", "1%"],
+    ],
+    [
+      ["--packet-loss", "-1%"],
+      ["--packet-loss -1%", "1%"],
+    ],
+    [
+      ["--rate", "10"],
+      ["--rate 10", "10mbps"],
+    ],
+    [
+      ["--rate", "10MB/s"],
+      ["--rate 10MB/s", "such as"],
+    ],
+    [
+      ["--uplink.rate", "fast"],
+      ["--uplink.rate fast", "such as"],
+    ],
+    [
+      ["--burst-loss", "2.5"],
+      ["--burst-loss 2.5", "such as"],
+    ],
+    [
+      ["--loss-mode", "vanish"],
+      ["--loss-mode vanish", "retransmit"],
+    ],
+    [
+      ["--timeout.connect", "0ms"],
+      ["--timeout.connect 0ms", "such as"],
+    ],
+    [
+      ["--connection-error", "angry:10%"],
+      ["--connection-error angry:10%", "refused"],
+    ],
+    [
+      ["--connection-error", "refused:200%"],
+      ["--connection-error refused:200%", "such as"],
+    ],
+    [
+      ["--half-open", "0kb"],
+      ["--half-open 0kb", "such as"],
+    ],
+    [
+      ["--session-budget.action", "drop"],
+      ["--session-budget", "1mb"],
+    ],
+    [
+      ["--session-budget.max-tx", "1mb", "--session-budget.budget-timeout", "1s"],
+      ["budget-timeout 1s", "timeout"],
+    ],
+    [
+      ["--payload-mutation.type", "shred"],
+      ["--payload-mutation.type shred", "truncate"],
+    ],
+    [
+      ["--target", "10.0.0.0/8"],
+      ["--target 10.0.0.0/8", "tcp://10.0.0.0/8"],
+    ],
+    [
+      ["--target", "tcp://10.0.0.0/33", "--latency", "1ms"],
+      ["--target tcp://10.0.0.0/33", "such as"],
+    ],
+    [
+      ["--target", "port=443", "--latency", "1ms"],
+      ["--target port=443", "such as"],
+    ],
+    [
+      ["--schedule", "sometimes"],
+      ["--schedule sometimes", "ramp:30s"],
+    ],
+    [
+      ["--schedule", "spike:5s/30s"],
+      ["--schedule spike:5s/30s", "such as"],
+    ],
+    [
+      ["--seed", "seven"],
+      ["--seed seven", "such as"],
+    ],
+    [
+      ["--duration", "30"],
+      ["--duration 30", "such as"],
+    ],
+    [
+      ["--duration", "0s"],
+      ["--duration 0s", "30s"],
+    ],
+    [
+      ["--project", ""],
+      ['--project ""', "shop"],
+    ],
+    [
+      ["--json", "/no/such/folder/evidence.json", "--quiet", "-x"],
+      ["-x", "no such flag"],
+    ],
+    [
+      ["--latecy", "5ms"],
+      ["--latecy", "--latency"],
+    ],
     [["--latency"], ["--latency", "--"]],
   ];
 
@@ -73,7 +166,16 @@ describe("a bad flag", () => {
   );
 
   it("writes no evidence and starts nothing", async () => {
-    const { code } = await usage("run", "--json", join(folder, "e.json"), "--latency", "100", "--", "touch", join(folder, "t"));
+    const { code } = await usage(
+      "run",
+      "--json",
+      join(folder, "e.json"),
+      "--latency",
+      "100",
+      "--",
+      "touch",
+      join(folder, "t"),
+    );
     expect(code).toBe(2);
     expect(readdirSync(folder)).toEqual([]);
   });
@@ -107,6 +209,9 @@ describe("the command line", () => {
       code: 127,
       said: ["no-such-program-anywhere: not found in PATH"],
     });
-    expect(await usage("run", "--", folder)).toEqual({ code: 126, said: [`cannot execute ${folder}: it is a directory`] });
+    expect(await usage("run", "--", folder)).toEqual({
+      code: 126,
+      said: [`cannot execute ${folder}: it is a directory`],
+    });
   });
 });

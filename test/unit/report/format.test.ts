@@ -25,6 +25,11 @@ describe("format", () => {
   });
 
   it("columns", () => {
-    expect(alignColumns([["a", "bb", "c"], ["aaa", "b"]])).toEqual(["a    bb  c", "aaa  b"]);
+    expect(
+      alignColumns([
+        ["a", "bb", "c"],
+        ["aaa", "b"],
+      ]),
+    ).toEqual(["a    bb  c", "aaa  b"]);
   });
 });

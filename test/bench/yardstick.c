@@ -1,0 +1,369 @@
+/* yardstick: a small network program that measures itself and knows nothing of mishap, so that it can be run bare and
+ * under `mishap run` and compared. Everything stays on loopback, in one process, and start-up is never measured.
+ *
+ *   yardstick MODE [key=value ...]
+ *   pair          sock= call= size= n=        for each line on stdin: CPU time of n send-and-receive pairs
+ *   bulk          chunk= bytes=               for each line on stdin: seconds to carry `bytes` over TCP
+ *   delay         side= call= ask_us= n=      one-way times beside as many clock_nanosleep calls of the same length
+ *   rate          call= chunk= seconds=       the slope of what arrives, between chunk boundaries
+ *   loss          side= n=                    datagrams accepted and received, for every call of that side
+ *   instructions  sock= n=                    under callgrind: a dump of n and one of 2n calls, for every call
+ *
+ * Answers are JSON, one object a line. In a TCP or UDP pair fd[0] connects and is the end that carries faults.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+#include <valgrind/callgrind.h>
+
+static int arg_count;
+static char **arg_values;
+
+static const char *option(const char *key, const char *otherwise) {
+  size_t n = strlen(key);
+  for (int i = 2; i < arg_count; i++)
+    if (strncmp(arg_values[i], key, n) == 0 && arg_values[i][n] == '=') return arg_values[i] + n + 1;
+  return otherwise;
+}
+static long option_number(const char *key, long otherwise) {
+  const char *text = option(key, NULL);
+  return text ? atol(text) : otherwise;
+}
+static void fail(const char *what) {
+  fprintf(stderr, "yardstick: %s: %s\n", what, strerror(errno));
+  exit(2);
+}
+static int64_t clock_ns(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+static int64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+/* ---- socket pairs ---- */
+
+static struct sockaddr_in udp_target;
+
+static void make_pair(const char *kind, int fd[2]) {
+  struct sockaddr_in local = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr *address = (struct sockaddr *)&local;
+  socklen_t length = sizeof local;
+  int on = 1, large = 4 << 20;
+  if (strcmp(kind, "unix") == 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd)) fail("socketpair");
+  } else if (strcmp(kind, "tcp") == 0) {
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(listener, address, length) || listen(listener, 1) || getsockname(listener, address, &length)) fail("listen");
+    fd[0] = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(fd[0], address, length)) fail("connect");
+    fd[1] = accept(listener, NULL, NULL);
+    if (fd[1] < 0) fail("accept");
+    close(listener);
+    for (int i = 0; i < 2; i++) setsockopt(fd[i], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  } else if (strcmp(kind, "udp") == 0) {
+    fd[1] = socket(AF_INET, SOCK_DGRAM, 0);
+    if (bind(fd[1], address, length) || getsockname(fd[1], address, &length)) fail("bind");
+    setsockopt(fd[1], SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+    fd[0] = socket(AF_INET, SOCK_DGRAM, 0);
+    if (connect(fd[0], address, length)) fail("connect");
+    udp_target = local;
+  } else if (strcmp(kind, "file") == 0) {
+    fd[0] = fd[1] = memfd_create("yardstick", 0);
+    if (fd[0] < 0 || ftruncate(fd[0], 1 << 20)) fail("memfd_create");
+  } else {
+    errno = EINVAL;
+    fail(kind);
+  }
+}
+static void close_pair(int fd[2]) {
+  close(fd[0]);
+  if (fd[1] != fd[0]) close(fd[1]);
+}
+
+/* ---- calls by name; the list a name belongs to says which side it is on ---- */
+
+enum { SEND, SENDTO, SENDMSG, SENDMMSG, WRITE, WRITEV, SENDS };
+enum { RECV, RECVFROM, RECVMSG, RECVMMSG, READ, READV, RECEIVES };
+static const char *const send_names[SENDS] = {"send", "sendto", "sendmsg", "sendmmsg", "write", "writev"};
+static const char *const receive_names[RECEIVES] = {"recv", "recvfrom", "recvmsg", "recvmmsg", "read", "readv"};
+
+static int call_named(const char *name, const char *const *names, int count) {
+  for (int i = 0; i < count; i++)
+    if (strcmp(names[i], name) == 0) return i;
+  errno = EINVAL;
+  fail(name);
+  return -1;
+}
+
+#define BATCH 16 /* messages in one sendmmsg or recvmmsg of the loss mode; elsewhere one */
+
+static ssize_t send_by(int call, int fd, void *bytes, size_t size, int messages) {
+  struct iovec part = {bytes, size};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  switch (call) {
+    case SEND: return send(fd, bytes, size, 0);
+    case SENDTO: {
+      if (udp_target.sin_port == 0) return sendto(fd, bytes, size, 0, NULL, 0);
+      return sendto(fd, bytes, size, 0, (struct sockaddr *)&udp_target, sizeof udp_target);
+    }
+    case SENDMSG: return sendmsg(fd, &message, 0);
+    case WRITE: return write(fd, bytes, size);
+    case WRITEV: return writev(fd, &part, 1);
+    default: {
+      struct mmsghdr all[BATCH];
+      for (int i = 0; i < messages; i++) all[i] = (struct mmsghdr){.msg_hdr = message};
+      int n = sendmmsg(fd, all, (unsigned)messages, 0);
+      return n > 0 && messages == 1 ? (ssize_t)all[0].msg_len : n;
+    }
+  }
+}
+static ssize_t receive_by(int call, int fd, void *bytes, size_t size, int messages) {
+  struct iovec part = {bytes, size};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  struct sockaddr_storage from;
+  socklen_t length = sizeof from;
+  switch (call) {
+    case RECV: return recv(fd, bytes, size, 0);
+    case RECVFROM: return recvfrom(fd, bytes, size, 0, (struct sockaddr *)&from, &length);
+    case RECVMSG: return recvmsg(fd, &message, 0);
+    case READ: return read(fd, bytes, size);
+    case READV: return readv(fd, &part, 1);
+    default: {
+      struct mmsghdr all[BATCH];
+      for (int i = 0; i < messages; i++) all[i] = (struct mmsghdr){.msg_hdr = message};
+      int n = recvmmsg(fd, all, (unsigned)messages, 0, NULL);
+      return n > 0 && messages == 1 ? (ssize_t)all[0].msg_len : n;
+    }
+  }
+}
+
+static int asked_for_round(void) {
+  char line[64];
+  return fgets(line, sizeof line, stdin) != NULL;
+}
+
+/* ---- modes ---- */
+
+/* CPU time, not wall-clock time: on a machine with other work it leaves out what that work took. */
+static void pair_mode(void) {
+  int fd[2], call = call_named(option("call", "send"), send_names, SENDS);
+  long n = option_number("n", 10000);
+  size_t size = (size_t)option_number("size", 64);
+  char *bytes = calloc(1, size);
+  make_pair(option("sock", "unix"), fd);
+  while (asked_for_round()) {
+    int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    for (long i = 0; i < n; i++) {
+      if (send_by(call, fd[0], bytes, size, 1) != (ssize_t)size) fail("send");
+      if (receive_by(call, fd[1], bytes, size, 1) != (ssize_t)size) fail("receive");
+    }
+    printf("{\"pair_ns\":%.2f}\n", (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - start) / (double)n);
+    fflush(stdout);
+  }
+}
+
+struct sink {
+  int fd;
+  int64_t bytes;
+};
+static void *drain(void *given) {
+  struct sink *sink = given;
+  size_t room = 1 << 18;
+  char *buffer = malloc(room);
+  for (int64_t got = 0; got < sink->bytes;) {
+    ssize_t n = recv(sink->fd, buffer, room, 0);
+    if (n <= 0) fail("recv");
+    got += n;
+  }
+  free(buffer);
+  return NULL;
+}
+static void bulk_mode(void) {
+  int fd[2];
+  size_t chunk = (size_t)option_number("chunk", 65536);
+  int64_t bytes = option_number("bytes", 256 << 20) / (int64_t)chunk * (int64_t)chunk;
+  char *buffer = calloc(1, chunk);
+  make_pair("tcp", fd);
+  while (asked_for_round()) {
+    struct sink sink = {fd[1], bytes};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, drain, &sink)) fail("pthread_create");
+    int64_t start = now_ns();
+    for (int64_t left = bytes; left > 0;) {
+      ssize_t n = send(fd[0], buffer, chunk, 0);
+      if (n < 0) fail("send");
+      left -= n;
+    }
+    pthread_join(thread, NULL);
+    printf("{\"seconds\":%.6f}\n", (double)(now_ns() - start) / 1e9);
+    fflush(stdout);
+  }
+}
+
+static int by_value(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+static void print_errors(const char *name, int64_t *errors, long n, const char *end) {
+  qsort(errors, (size_t)n, sizeof *errors, by_value);
+  printf("\"%s\":{\"min_us\":%.3f,\"p50_us\":%.3f,\"p99_us\":%.3f}%s", name, (double)errors[0] / 1e3,
+         (double)errors[n / 2] / 1e3, (double)errors[n * 99 / 100] / 1e3, end);
+}
+static void delay_mode(void) {
+  int fd[2], sends = strcmp(option("side", "send"), "send") == 0;
+  const char *name = option("call", sends ? "send" : "recv");
+  int call = sends ? call_named(name, send_names, SENDS) : call_named(name, receive_names, RECEIVES);
+  int64_t ask_ns = option_number("ask_us", 1000) * 1000;
+  long n = option_number("n", 100);
+  int64_t *slept = calloc((size_t)n, sizeof *slept), *took = calloc((size_t)n, sizeof *took);
+  char bytes[64] = {0};
+  make_pair("tcp", fd);
+  for (long i = -3; i < n; i++) { /* three for the caches */
+    struct timespec ask = {ask_ns / 1000000000, ask_ns % 1000000000};
+    int64_t t0 = now_ns();
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &ask, NULL);
+    int64_t t1 = now_ns();
+    ssize_t sent = sends ? send_by(call, fd[0], bytes, sizeof bytes, 1) : send(fd[1], bytes, sizeof bytes, 0);
+    if (sent != sizeof bytes) fail("send");
+    ssize_t got = sends ? recv(fd[1], bytes, sizeof bytes, 0) : receive_by(call, fd[0], bytes, sizeof bytes, 1);
+    if (got != sizeof bytes) fail("receive");
+    int64_t t2 = now_ns();
+    if (i < 0) continue;
+    slept[i] = t1 - t0 - ask_ns;
+    took[i] = t2 - t1 - ask_ns;
+  }
+  printf("{");
+  print_errors("nanosleep", slept, n, ",");
+  print_errors("call", took, n, "}\n");
+}
+
+/* Arrivals that end on a chunk boundary; the slope is taken between the first after the warm-up and the last. */
+struct arrivals {
+  int fd;
+  int64_t chunk, warm_up_ns;
+  int64_t first_ns, first_bytes, last_ns, last_bytes;
+};
+static void *watch_arrivals(void *given) {
+  struct arrivals *seen = given;
+  size_t room = 1 << 18;
+  char *buffer = malloc(room);
+  int64_t bytes = 0, start = 0;
+  for (ssize_t n; (n = recv(seen->fd, buffer, room, 0)) > 0;) {
+    int64_t now = now_ns();
+    bytes += n;
+    if (start == 0) start = now;
+    if (now - start < seen->warm_up_ns || bytes % seen->chunk) continue;
+    if (seen->first_ns == 0) {
+      seen->first_ns = now;
+      seen->first_bytes = bytes;
+    }
+    seen->last_ns = now;
+    seen->last_bytes = bytes;
+  }
+  free(buffer);
+  return NULL;
+}
+static void rate_mode(void) {
+  int fd[2], call = call_named(option("call", "send"), send_names, SENDS);
+  size_t chunk = (size_t)option_number("chunk", 65536);
+  int64_t length_ns = (int64_t)(atof(option("seconds", "1.5")) * 1e9);
+  char *bytes = calloc(1, chunk);
+  make_pair("tcp", fd);
+  struct arrivals seen = {.fd = fd[1], .chunk = (int64_t)chunk, .warm_up_ns = length_ns / 5};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, watch_arrivals, &seen)) fail("pthread_create");
+  for (int64_t end = now_ns() + length_ns; now_ns() < end;)
+    if (send_by(call, fd[0], bytes, chunk, 1) != (ssize_t)chunk) fail("send");
+  shutdown(fd[0], SHUT_WR);
+  pthread_join(thread, NULL);
+  if (seen.last_ns == seen.first_ns) {
+    fprintf(stderr, "yardstick: fewer than two chunk boundaries were seen\n");
+    exit(2);
+  }
+  double slope_bps = (double)(seen.last_bytes - seen.first_bytes) * 8e9 / (double)(seen.last_ns - seen.first_ns);
+  printf("{\"bps\":%.1f}\n", slope_bps);
+}
+
+static void loss_mode(void) {
+  int sends = strcmp(option("side", "send"), "send") == 0;
+  long n = option_number("n", 100000) / BATCH * BATCH;
+  char bytes[64] = {0};
+  for (int call = 0; call < (sends ? SENDS : RECEIVES); call++) {
+    int fd[2];
+    long accepted = 0, received = 0;
+    make_pair("udp", fd);
+    fcntl(fd[1], F_SETFL, O_NONBLOCK);
+    for (long done = 0; done < n; done += BATCH) {
+      if (sends && call == SENDMMSG) {
+        ssize_t got = send_by(call, fd[0], bytes, sizeof bytes, BATCH);
+        accepted += got > 0 ? got : 0;
+      } else {
+        for (int i = 0; i < BATCH; i++)
+          accepted += send_by(sends ? call : SEND, fd[0], bytes, sizeof bytes, 1) == sizeof bytes;
+      }
+      for (ssize_t got; (got = receive_by(sends ? RECVMSG : call, fd[1], bytes, sizeof bytes, BATCH)) > 0;)
+        received += !sends && call == RECVMMSG ? got : 1;
+    }
+    close_pair(fd);
+    printf("{\"call\":\"%s\",\"asked\":%ld,\"accepted\":%ld,\"received\":%ld}\n",
+           sends ? send_names[call] : receive_names[call], n, accepted, received);
+  }
+}
+
+/* Sends go unread and what is received was sent before, so that each loop holds one kind of call and nothing else. */
+static void count_instructions(const char *sock, int sends, int call, long n, const char *label) {
+  char bytes[32] = {0};
+  for (long times = n; times <= 2 * n; times += n) {
+    int fd[2];
+    char name[64];
+    make_pair(sock, fd);
+    int file = fd[0] == fd[1];
+    if (!sends && !file)
+      for (long i = 0; i < 2 * n; i++) send(fd[0], bytes, sizeof bytes, 0);
+    snprintf(name, sizeof name, "%s %s %ld", sock, label, times);
+    if ((sends ? send_by(call, fd[0], bytes, 1, 1) : receive_by(call, fd[1], bytes, 1, 1)) != 1) fail(name);
+    CALLGRIND_ZERO_STATS;
+    if (sends)
+      for (long i = 1; i < times; i++) send_by(call, fd[0], bytes, 1, 1);
+    else
+      for (long i = 1; i < times; i++) receive_by(call, fd[1], bytes, 1, 1);
+    CALLGRIND_DUMP_STATS_AT(name);
+    close_pair(fd);
+  }
+}
+static void instructions_mode(void) {
+  const char *sock = option("sock", "file");
+  long n = option_number("n", 100);
+  int file = strcmp(sock, "file") == 0;
+  for (int call = file ? WRITE : 0; call < SENDS; call++) count_instructions(sock, 1, call, n, send_names[call]);
+  for (int call = file ? READ : 0; call < RECEIVES; call++) count_instructions(sock, 0, call, n, receive_names[call]);
+}
+
+int main(int count, char **values) {
+  arg_count = count;
+  arg_values = values;
+  const char *mode = count > 1 ? values[1] : "";
+  if (strcmp(mode, "pair") == 0) pair_mode();
+  else if (strcmp(mode, "bulk") == 0) bulk_mode();
+  else if (strcmp(mode, "delay") == 0) delay_mode();
+  else if (strcmp(mode, "rate") == 0) rate_mode();
+  else if (strcmp(mode, "loss") == 0) loss_mode();
+  else if (strcmp(mode, "instructions") == 0) instructions_mode();
+  else {
+    fprintf(stderr, "usage: yardstick pair|bulk|delay|rate|loss|instructions [key=value ...]\n");
+    return 2;
+  }
+  return 0;
+}

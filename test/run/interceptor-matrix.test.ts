@@ -1,0 +1,122 @@
+// Order, copies and changed bytes, by every basic call, blocking and not: changed before the system call on the way out, on
+// the received span only on the way in, and what was changed is what is reordered and sent again.
+import { beforeAll, describe, expect, it } from "vitest";
+import { scratchFolder } from "./cli-harness.js";
+import { echoServer, type Peer } from "./support/programs.js";
+import { Talker } from "./support/talk.js";
+
+const folder = scratchFolder();
+let talker: Talker;
+let echo: Peer;
+
+beforeAll(async () => {
+  [talker, echo] = await Promise.all([Talker.in(folder), echoServer()]);
+});
+
+const CHANGE = ["--payload-mutation.type", "replace_pattern", "--payload-mutation.replace-find", "m"];
+const MUTATE = [...CHANGE, "--payload-mutation.replace-with", "MUT"];
+const SHUFFLE = ["--packet-reorder", "100%:1", "--packet-duplicate", "100%:1"];
+const PEERS = ["x.rawudp", "a.udp:@x", "x.rawto:@a"];
+const modes = [
+  ["blocking", "a.block"],
+  ["non-blocking", "a.nonblock"],
+] as const;
+const times = <T>(many: number, each: (n: number) => T): T[] => Array.from({ length: many }, (_, n) => each(n + 1));
+
+describe.each(modes)("datagrams, %s", (_, mode) => {
+  it.each(["send", "sendto"])("%s changes, then reorders and duplicates", async (call) => {
+    const open = call === "sendto" ? ["x.rawudp", "a.udpto:@x"] : PEERS;
+    const sends = times(4, (n) => `a.${call}:m${n}`);
+    const run = await talker.under([...MUTATE, ...SHUFFLE], ...open, mode, ...sends, ...times(7, () => "x.rawrecv"));
+    expect(run.all(`a.${call}:`).map(({ result }) => result)).toEqual([2, 2, 2, 2]);
+    const wire = run.all("x.rawrecv").map(({ data }) => data);
+    expect(wire).toEqual(["MUT2", "MUT2", "MUT1", "MUT4", "MUT4", "MUT3", ""]);
+    expect(run.fault("payload_mutation").applied).toBe(4);
+    expect(run.fault("packet_reorder").applied).toBe(2);
+    expect(run.fault("packet_duplicate").applied).toBe(2);
+  });
+
+  it.each(["recv", "recvfrom"])("%s changes what was received, then reorders and duplicates", async (call) => {
+    const arrivals = times(4, (n) => `x.rawsend:m${n}`);
+    const receives = times(6, () => `a.${call}:64`);
+    const run = await talker.under([...MUTATE, ...SHUFFLE], ...PEERS, mode, ...arrivals, ...receives);
+    // -3 would say that bytes behind the received span had changed.
+    expect(run.all(`a.${call}`).map(({ result }) => result)).toEqual([4, 4, 4, 4, 4, 4]);
+    expect(run.all(`a.${call}`).map(({ data }) => data)).toEqual(["MUT2", "MUT1", "MUT2", "MUT4", "MUT3", "MUT4"]);
+    expect(run.fault("payload_mutation").applied).toBe(4);
+    expect(run.fault("packet_reorder").applied).toBe(2);
+    expect(run.fault("packet_duplicate").applied).toBe(2);
+  });
+
+  it("what grows never passes the program's buffer", async () => {
+    const run = await talker.under(MUTATE, ...PEERS, mode, "x.rawsend:m1", "a.recv:3", "x.rawsend:xm", "a.recvfrom:2");
+    expect(run.all("a.recv").map(({ data }) => data)).toEqual(["MUT", "xM"]);
+  });
+
+  it("a dry run decides and leaves the bytes", async () => {
+    const flags = [...MUTATE, "--payload-mutation.dry-run"];
+    const run = await talker.under(flags, ...PEERS, mode, "a.send:m1", "x.rawrecv", "x.rawsend:m2", "a.recv:9");
+    expect([run.one("x.rawrecv").data, run.one("a.recv").data]).toEqual(["m1", "m2"]);
+    expect(run.journal.map(({ direction, stage, verdict }) => [direction, stage, verdict])).toEqual([
+      ["uplink", "payload", "mutate"],
+      ["downlink", "payload", "mutate"],
+    ]);
+    expect(run.fault("payload_mutation").applied).toBe(0);
+  });
+});
+
+describe.each(modes)("streams, %s", (_, mode) => {
+  it.each(["send", "sendto"])("%s says what the program asked to send, whatever left", async (call) => {
+    const run = await talker.under([...MUTATE, "--payload-mutation.target", "uplink_only"], `a.tcp:${echo.port}`, mode, `a.${call}:amb`, "a.sleep:30", "a.recv:64");
+    expect(run.one(`a.${call}:`).result).toBe(3);
+    expect(run.one("a.recv").data).toBe("aMUTb");
+  });
+
+  it.each(["recv", "recvfrom"])("%s hands over the changed span", async (call) => {
+    const run = await talker.under([...MUTATE, "--payload-mutation.target", "downlink_only"], `a.tcp:${echo.port}`, mode, "a.send:amb", "a.sleep:30", `a.${call}:64`);
+    expect(run.one(`a.${call}`)).toMatchObject({ result: 5, data: "aMUTb" });
+  });
+
+  it("a held segment is overtaken by what follows, changed bytes and all", async () => {
+    const flags = [...MUTATE, "--payload-mutation.target", "uplink_only", "--packet-reorder", "100%:1"];
+    const before = echo.received.length;
+    await talker.under(flags, `a.tcp:${echo.port}`, mode, "a.send:m1", "a.send:m2", "a.send:m3", "a.shut", "a.sleep:30");
+    expect(Buffer.concat(echo.received.slice(before)).toString()).toBe("MUT2MUT1MUT3");
+  });
+});
+
+describe("a call that makes no progress", () => {
+  it("draws nothing: the same datagrams are lost with and without empty receives between", async () => {
+    const flags = ["--packet-loss", "50%", "--seed", "7"];
+    const arrivals = times(20, (n) => `x.rawsend:n${n}`);
+    const receives = times(21, () => "a.recv:9");
+    const empty = times(5, () => "a.recv:9");
+    const plain = await talker.under(flags, ...PEERS, "a.nonblock", ...arrivals, ...receives);
+    const idle = await talker.under(flags, ...PEERS, "a.nonblock", ...empty, ...arrivals, ...empty, ...receives);
+    const got = (run: typeof plain): string[] => run.all("a.recv").map(({ data }) => data).filter((data) => data !== "");
+    expect(got(plain).length).toBeGreaterThan(2);
+    expect(got(plain).length).toBeLessThan(18);
+    expect(got(idle)).toEqual(got(plain));
+    expect(idle.all("a.recv").filter(({ errno }) => errno === "EAGAIN").length).toBeGreaterThanOrEqual(5);
+    expect(idle.fault("packet_loss")).toEqual(plain.fault("packet_loss"));
+  });
+
+  it("changes nothing: a full socket answers EAGAIN, and no mutation is counted", async () => {
+    const run = await talker.under(MUTATE, "l.listen", "a.tcp:@l", "b.accept:l", "a.nonblock", "a.fill", "a.send:m1", "a.write:m2", "a.sendto:m3");
+    expect(run.steps.slice(-3).map(({ errno }) => errno)).toEqual(["EAGAIN", "EAGAIN", "EAGAIN"]);
+    expect(run.fault("payload_mutation")).toMatchObject({ applied: 0 });
+    expect(run.journal).toEqual([]);
+  });
+
+  it("waits for nothing: a full socket under latency answers EAGAIN at once", async () => {
+    const run = await talker.under(["--uplink.latency", "300ms"], "l.listen", "a.tcp:@l", "b.accept:l", "a.nonblock", "a.fill", "a.send:x");
+    expect(run.one("a.send")).toMatchObject({ result: -1, errno: "EAGAIN" });
+    expect(run.one("a.send").ms).toBeLessThan(150);
+  });
+});
+
+it("at _exit, what is held leaves first", async () => {
+  const run = await talker.under(["--packet-reorder", "100%:1"], "x.rawudp", "a.udp:@x", "b.dup:x", "f.fork", "a.send:last", "f._exit:7");
+  expect(run.one("a.send").result).toBe(4);
+  expect(run.evidence.exit_code).toBe(7);
+});

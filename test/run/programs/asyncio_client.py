@@ -1,0 +1,25 @@
+"""Fetches a URL over an asyncio stream; says the body, or what went wrong, and how long it took."""
+
+import asyncio
+import sys
+import time
+from urllib.parse import urlsplit
+
+
+async def fetch(url):
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return answer.partition(b"\r\n\r\n")[2].decode()
+
+
+start = time.monotonic()
+try:
+    sys.stdout.write(asyncio.run(fetch(urlsplit(sys.argv[1]))))
+    status = 0
+except OSError as error:
+    print(error, file=sys.stderr)
+    status = 1
+print(f"elapsed_s={time.monotonic() - start:.6f}", file=sys.stderr)
+sys.exit(status)
