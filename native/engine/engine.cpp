@@ -100,7 +100,7 @@ void emit_decision(const Call& call, const Piece& piece) {
   auto part = [&](Part p) { return d.part_ns[static_cast<u32>(p)]; };
   if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<u64>(part(Part::Latency)));
   if (part(Part::Loss)) {  // one wait may repair several lost segments: each is counted here, its time in delivered()
-    emit(call, piece, Stage::ChaosBase, Verdict::Drop, d.loss_fault, 0);
+    emit(call, piece, Stage::ChaosBase, Verdict::Delay, d.loss_fault, 0);
     count_applied(*call.segment, call.policy, d.loss_fault, call.direction, 1);
   }
   if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, static_cast<u64>(part(Part::Jitter)));

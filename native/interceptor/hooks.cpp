@@ -11,12 +11,10 @@ namespace mishap {
 constinit Originals real = {};
 u8 kinds[kDescriptors];
 
-namespace {
 template <class F>
-void find(F*& slot, const char* name) {
+static void find(F*& slot, const char* name) {
   if (!slot) slot = reinterpret_cast<F*>(dlsym(RTLD_NEXT, name));
 }
-}  // namespace
 
 void resolve_originals() {
 #define FD(result, name, params, args) find(real.name, #name);
@@ -30,22 +28,29 @@ void resolve_originals() {
 }  // namespace mishap
 
 // An entry point carries its libc name by assembler label, so that libc's own declarations (variable arguments, noexcept)
-// do not bind us. A call before the constructor resolves the originals first; descriptors are only known after it.
+// do not bind us. A call before our constructor looks up its own original only and passes through: the caller may be an
+// allocator that is setting itself up (jemalloc reads files for that), and dlsym allocates for a name that it cannot find.
 #define EXPORT extern "C" __attribute__((visibility("default"), used))
 #define ENTRY(result, name, params) \
   EXPORT result entry_##name params __asm__(#name); \
   result entry_##name params
+#define PASS_UNTIL_READY(name, args)                      \
+  if (__builtin_expect(!mishap::self.ready, 0)) {         \
+    mishap::find(mishap::real.name, #name);               \
+    if (mishap::real.name) return mishap::real.name args; \
+    mishap::resolve_originals();                          \
+  }
 
 #define FD(result, name, params, args)                                            \
   ENTRY(result, name, params) {                                                   \
     if (__builtin_expect(mishap::is_foreign(fd), 1)) return mishap::real.name args; \
-    if (__builtin_expect(!mishap::real.name, 0)) mishap::resolve_originals();     \
+    PASS_UNTIL_READY(name, args)                                                  \
     return mishap::slow::name args;                                               \
   }
-#define ALL(result, name, params, args)                                       \
-  ENTRY(result, name, params) {                                               \
-    if (__builtin_expect(!mishap::real.name, 0)) mishap::resolve_originals(); \
-    return mishap::slow::name args;                                           \
+#define ALL(result, name, params, args) \
+  ENTRY(result, name, params) {         \
+    PASS_UNTIL_READY(name, args)        \
+    return mishap::slow::name args;     \
   }
 #include "hooks.def"
 #undef FD
@@ -53,7 +58,7 @@ void resolve_originals() {
 
 // io_uring carries I/O past every hook, so a faulted process is told that its kernel has none, and runtimes fall back.
 ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long f)) {
-  if (__builtin_expect(!mishap::real.syscall, 0)) mishap::resolve_originals();
+  PASS_UNTIL_READY(syscall, (number, a, b, c, d, e, f))
   if (number == SYS_io_uring_setup && mishap::active()) {
     mishap::add(&mishap::self.segment.header->io_uring_denied, mishap::u64{1});
     errno = ENOSYS;

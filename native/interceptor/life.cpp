@@ -62,6 +62,11 @@ int fail(engine::Call* call, const engine::Step& step, int error) {
   return -1;
 }
 
+// The way back of a connect's answer, as the clock saw it.
+void answered_in(const engine::Call& call, u64 measured_ns, u64 asked_ns) {
+  record_time(self.segment, call.policy, Fault::Latency, Direction::Downlink, measured_ns, asked_ns);
+}
+
 // connect under a decision: the SYN's way, the real attempt, the answer's way, all within the limit.
 int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   engine::Call call;
@@ -94,6 +99,7 @@ int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length
     case Verdict::Error: {
       u64 end = wait_until(start + way + d.answer_ns);
       if (way) engine::delivered(call, d, (end - start) * way / (way + d.answer_ns));
+      if (d.answer_ns) answered_in(call, (end - start) * d.answer_ns / (way + d.answer_ns), d.answer_ns);
       engine::applied(call, d.fault, 1);
       return fail(&call, step, errno_of(d.error));
     }
@@ -120,7 +126,7 @@ int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length
   if (nonblocking) {  // the answer's way cannot be waited for behind EINPROGRESS: it is waited for ahead of the attempt
     if (d.answer_ns) {
       u64 from = now_ns(), end = wait_until(from + d.answer_ns);
-      record_time(self.segment, call.policy, Fault::Latency, Direction::Downlink, end - from, d.answer_ns);
+      answered_in(call, end - from, d.answer_ns);
     }
     int result = real.connect(fd, to, length);
     int kept = errno;
@@ -141,7 +147,7 @@ int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length
   store(&socket->flow->rtt_ns, answered - attempt);
   if (d.answer_ns) {
     u64 end = wait_until(answered + d.answer_ns);
-    record_time(self.segment, call.policy, Fault::Latency, Direction::Downlink, end - answered, d.answer_ns);
+    answered_in(call, end - answered, d.answer_ns);
   }
   engine::commit(&call, step, 1);
   engine::finish(&call);

@@ -40,6 +40,8 @@ export interface Counters {
   readonly shrunk: boolean;
   /** What became wrong with the segment, in words. */
   readonly damage: string | undefined;
+  /** By stage and verdict, as counted: `continue` and `skipped` are for the reader to derive. */
+  readonly verdicts: Readonly<Record<string, Readonly<Record<string, number>>>>;
   applied(faultBit: number, direction: Direction): number;
   /** Delivered times; undefined for a fault that takes none. */
   times(faultBit: number, directions: readonly Direction[]): HistogramReading | undefined;
@@ -74,6 +76,7 @@ export function readCounters(segment: Segment, policy: number): Counters {
     attached: segment.processes().filter(({ state }) => nameOf("ProcessState", state) !== "starting").length,
     shrunk: segment.shrunk,
     damage,
+    verdicts: namedVerdicts(stats.verdicts),
     applied: (faultBit, direction) => {
       const { directions = 2 } = layout.constants;
       return numberAt(stats.applied, faultBit * directions + numberOf("Direction", direction));
@@ -122,6 +125,16 @@ function perDirection(values: unknown): PerDirection {
 
 function numberAt(values: unknown, at: number): number {
   return Array.isArray(values) ? Number(values[at] ?? 0) : 0;
+}
+
+function namedVerdicts(values: unknown): Record<string, Record<string, number>> {
+  const verdicts = Object.entries(layout.enums.Verdict ?? {});
+  return Object.fromEntries(
+    Object.entries(layout.enums.Stage ?? {}).map(([stage, row]) => [
+      stage,
+      Object.fromEntries(verdicts.map(([verdict, at]) => [verdict, numberAt(values, row * verdicts.length + at)])),
+    ]),
+  );
 }
 
 function namedFallbacks(values: unknown): Record<string, number> {

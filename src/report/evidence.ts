@@ -97,6 +97,26 @@ function faultEvidence(asked: AskedFault, policy: Policy, counters: Counters): F
   return evidence;
 }
 
+const TERMINAL = ["drop", "timeout", "error", "nxdomain"];
+
+/**
+ * What each stage decided. Every unit, connect and lookup comes to the first stage and goes on until one ends it, so that
+ * `continue` is what reached a stage and met nothing there; what a schedule kept away from all of them was skipped by R0.
+ */
+function stagesOf(counters: Counters): Evidence["stages"] {
+  const gated = counters.gatedOps.uplink + counters.gatedOps.downlink;
+  let reached = counters.units.uplink + counters.units.downlink + counters.connects + counters.lookups;
+  const stages: Evidence["stages"] = {};
+  for (const [stage, counted] of Object.entries(counters.verdicts)) {
+    const met = Object.entries(counted).filter(([, many]) => many > 0);
+    const hits = met.reduce((sum, [, many]) => sum + many, 0);
+    stages[stage] = { continue: Math.max(0, reached - hits), ...Object.fromEntries(met) };
+    if (stage === "resolve" && gated > 0) stages[stage].skipped = gated;
+    reached -= met.filter(([verdict]) => TERMINAL.includes(verdict)).reduce((sum, [, many]) => sum + many, 0);
+  }
+  return stages;
+}
+
 /** Why a fault was never applied, as far as it is known. */
 function neverApplied(asked: AskedFault, of: number, counters: Counters, facts: RunFacts): string {
   const { policy } = facts;
@@ -199,6 +219,7 @@ export function buildEvidence(facts: RunFacts, counters: Counters): Evidence {
     flows: counters.flows,
     ops: counters.totalOps,
     faults,
+    stages: stagesOf(counters),
     escaped: facts.escaped.map(({ peer, pid, program, reason }) => ({ peer, pid, program, reason })),
     fallbacks: Object.fromEntries(Object.entries(counters.fallbacks).filter(([, many]) => many > 0)),
     notes: [...facts.notes, ...counterNotes(counters), ...silent],

@@ -57,6 +57,9 @@ export const evidenceSchema = z
     flows: count("network flows that the interceptor saw"),
     ops: count("operations of all flows: connects, sends and receives that made progress, and lookups"),
     faults: z.array(fault).describe("asked against delivered"),
+    stages: z
+      .record(z.string(), z.record(z.string(), z.int().min(0)))
+      .describe("what each stage decided: units, connects and lookups by verdict"),
     escaped: z.array(escapedFlow).describe("what was not intercepted"),
     fallbacks: z.record(z.string(), z.int().min(1)).describe("calls that passed through unfaulted, by reason"),
     notes: z.array(z.string()).describe("whatever limits what these numbers say, one sentence each"),

@@ -225,7 +225,7 @@ static long step(char slot, const char* verb, char** arguments) {
   }
   if (!strcmp(verb, "rawudp")) {
     int size = 4 << 20;
-    *fd = bound(syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0), NULL);
+    *fd = bound(syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0), first);
     return syscall(SYS_setsockopt, *fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
   }
   if (!strcmp(verb, "rawto")) {
@@ -245,6 +245,10 @@ static long step(char slot, const char* verb, char** arguments) {
     return port_of(own);
   }
   if (!strcmp(verb, "accept")) return *fd = accept(fds[(int)first[0]], NULL, NULL);
+  if (!strcmp(verb, "call")) {  // asks the echo server outside to connect to us
+    int size = snprintf(data, sizeof(data), "call %d\n", port_of(first));
+    return syscall(SYS_sendto, *fd, data, (long)size, 0, NULL, 0);
+  }
   if (!strcmp(verb, "unix")) {
     struct sockaddr_un to = unix_address(first);
     *fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -325,6 +329,7 @@ static void print_data(void) {
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
+  alarm(30);  // a step that never ends must not outlive its test
   for (int i = 1; i < argc; i++) {
     char text[512], *arguments[8] = {NULL}, *rest = text;
     snprintf(text, sizeof(text), "%s", argv[i]);

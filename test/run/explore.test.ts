@@ -34,4 +34,4 @@ it("explore", async () => {
     writeFileSync(`${dir}/out.txt`, out);
   }
   } finally { await servers.stop(); }
-}, 300000);
+}, 90000);

@@ -1,8 +1,8 @@
 // Order, copies and changed bytes, by every basic call, blocking and not: changed before the system call on the way out, on
 // the received span only on the way in, and what was changed is what is reordered and sent again.
 import { beforeAll, describe, expect, it } from "vitest";
-import { scratchFolder } from "./cli-harness.js";
-import { echoServer, type Peer } from "./support/programs.js";
+import { scratchFolder, until } from "./cli-harness.js";
+import { datagramPeer, echoServer, freePort, type Peer } from "./support/programs.js";
 import { Talker } from "./support/talk.js";
 
 const folder = scratchFolder();
@@ -91,8 +91,9 @@ describe("a call that makes no progress", () => {
     const arrivals = times(20, (n) => `x.rawsend:n${n}`);
     const receives = times(21, () => "a.recv:9");
     const empty = times(5, () => "a.recv:9");
-    const plain = await talker.under(flags, ...PEERS, "a.nonblock", ...arrivals, ...receives);
-    const idle = await talker.under(flags, ...PEERS, "a.nonblock", ...empty, ...arrivals, ...empty, ...receives);
+    const peers = [`x.rawudp:${await freePort()}`, "a.udp:@x", "x.rawto:@a"];
+    const plain = await talker.under(flags, ...peers, "a.nonblock", ...arrivals, ...receives);
+    const idle = await talker.under(flags, ...peers, "a.nonblock", ...empty, ...arrivals, ...empty, ...receives);
     const got = (run: typeof plain): string[] => run.all("a.recv").map(({ data }) => data).filter((data) => data !== "");
     expect(got(plain).length).toBeGreaterThan(2);
     expect(got(plain).length).toBeLessThan(18);
@@ -115,8 +116,11 @@ describe("a call that makes no progress", () => {
   });
 });
 
-it("at _exit, what is held leaves first", async () => {
-  const run = await talker.under(["--packet-reorder", "100%:1"], "x.rawudp", "a.udp:@x", "b.dup:x", "f.fork", "a.send:last", "f._exit:7");
+it.each(["a.sleep:0", "a._exit:7", "a.close"])("what is held leaves when its program does: %s", async (end) => {
+  const peer = await datagramPeer();
+  const run = await talker.under(["--packet-reorder", "100%:1"], `a.udp:${peer.port}`, "a.send:last", end);
   expect(run.one("a.send").result).toBe(4);
-  expect(run.evidence.exit_code).toBe(7);
+  expect(run.evidence.exit_code).toBe(end === "a._exit:7" ? 7 : 0);
+  await until("it arrives", () => peer.received.length > 0);
+  expect(peer.received.map(String)).toEqual(["last"]);
 });

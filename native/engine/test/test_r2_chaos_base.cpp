@@ -228,7 +228,7 @@ TEST_CASE("by default a stream loses nothing: a lost unit takes the time of its 
     CHECK(step.decision.loss_fault == Fault::PacketLoss);
   }
   check_binomial(lost, 100000, 0.001);
-  CHECK(world.verdicts(Stage::ChaosBase, Verdict::Drop) == lost);
+  CHECK(world.applied(Fault::PacketLoss, Direction::Uplink) == lost);
 }
 
 TEST_CASE("a repair depends on what follows the lost segment in its call") {
@@ -263,13 +263,19 @@ TEST_CASE("a repair depends on what follows the lost segment in its call") {
   CHECK(seen.size() == 5);
 }
 
-TEST_CASE("a lost segment never hides for want of a known round trip") {
+TEST_CASE("segments lost in one call wait once, and each is counted: none hides for want of a known round trip") {
   World world;
   Row row = row_of({Fault::PacketLoss});
   row.up.loss_ppm = kCertainPpm - 1;
   world.publish(row);
   carry(world, world.open(), OpKind::Send, 10 * kStreamUnitBytes);
-  CHECK(world.verdicts(Stage::ChaosBase, Verdict::Drop) == 10);
+  CHECK(world.applied(Fault::PacketLoss, Direction::Uplink) == 10);
+  auto events = world.journal();
+  REQUIRE(events.size() == 10);
+  for (const Event& e : events) {
+    CHECK(e.verdict == static_cast<u8>(Verdict::Delay));  // nothing is lost to the program: it waits
+    CHECK(e.fault == static_cast<u8>(Fault::PacketLoss));
+  }
 }
 
 TEST_CASE("how long TCP takes to repair a loss") {

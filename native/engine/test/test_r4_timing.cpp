@@ -1,4 +1,6 @@
 // R4: jitter's three shapes, around the latency and never before the send.
+#include <algorithm>
+
 #include "world.h"
 
 using namespace mishap;

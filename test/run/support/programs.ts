@@ -56,6 +56,15 @@ export async function echoServer(): Promise<Peer> {
   return peer;
 }
 
+/** A port that no one is bound to: part of a flow's identity, so that two runs have to use the same. */
+export async function freePort(): Promise<number> {
+  const socket = createSocket("udp4");
+  await new Promise<void>((resolve) => socket.bind(0, "127.0.0.1", resolve));
+  const { port } = socket.address();
+  await new Promise<void>((resolve) => socket.close(() => resolve()));
+  return port;
+}
+
 /** Counts datagrams and answers each with as many as `answers` gives for it. */
 export async function datagramPeer(answers: (request: Buffer) => readonly (string | Buffer)[] = () => []): Promise<Peer> {
   const peer = { port: 0, received: [] as Buffer[], endings: [] as string[] };

@@ -29,6 +29,7 @@ function counters(changes: Partial<Counters> = {}): Counters {
     attached: 1,
     shrunk: false,
     damage: undefined,
+    verdicts: { resolve: {}, chaos_base: { drop: 3, delay: 5 }, transport: { error: 1 } },
     applied: () => 0,
     times: () => undefined,
     ...changes,
@@ -209,6 +210,7 @@ describe("the text", () => {
       },
       { fault: "packet_loss", asked: "1%", applied: 24, of: 2448, delivered_ppm: 9804, executor: "interceptor" },
     ],
+    stages: {},
     escaped: [{ peer: "10.0.0.7:443", pid: 812, program: "go-build", reason: "static" }],
     fallbacks: {},
     notes: ["one thing"],
@@ -232,6 +234,15 @@ describe("the text", () => {
     expect(coloured).toContain("\u001b[1mmishap:");
     // biome-ignore lint/suspicious/noControlCharactersInRegex: the escapes are what is taken out
     expect(coloured.replace(/\u001b\[\d+m/g, "")).toBe(renderEvidence(evidence, { colour: false }));
+  });
+});
+
+it("derives what went on from stage to stage", () => {
+  const { stages } = buildEvidence(facts({ latency: "1ms" }), counters({ gatedOps: { uplink: 1, downlink: 2 } }));
+  expect(stages).toEqual({
+    resolve: { continue: 303, skipped: 3 },
+    chaos_base: { continue: 295, drop: 3, delay: 5 },
+    transport: { continue: 299, error: 1 },
   });
 });
 

@@ -1,0 +1,177 @@
+// The project's figures, measured: each against its bound, and what it is compared with taken in the same run. Prints a
+// table; the exit code says only whether everything could be measured.
+//
+//   npm run bench [-- --only=NAME] [-- --quick]
+import { BARE, build, instructionsAdded, interleaved, measure, under } from "./yardstick.mjs";
+
+const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length);
+const quick = process.argv.includes("--quick");
+const rounds = quick ? 7 : 21;
+const processes = quick ? 1 : 3; // where a program's memory lies moves timings by a few percent: fresh ones even it out
+
+// Every stage has something to do and never does it: chances of nothing, limits never met, no latency, a rate beyond reach.
+const NEVER_HITS = [
+  ["--latency", "0ms", "--jitter", "0ms", "--packet-loss", "0%", "--burst-loss", "3", "--rate", "100gbps"],
+  ["--correlated-loss.p-good-to-bad", "0%", "--correlated-loss.p-bad-to-good", "0%"],
+  ["--correlated-loss.loss-good", "0%", "--correlated-loss.loss-bad", "0%"],
+  ["--connection-error", "reset:0%", "--half-open", "1000000gb", "--timeout.recv", "1000s", "--timeout.connect", "1000s"],
+  ["--dns.nxdomain", "0%", "--session-budget.max-tx", "1000000gb", "--session-budget.max-duration", "10000s"],
+  ["--payload-mutation.type", "truncate", "--payload-mutation.truncate-size", "1b", "--payload-mutation.prob", "0%"],
+  ["--packet-reorder", "0%", "--packet-duplicate", "0%"],
+].flat();
+const NEVER_HITS_UNIX = [...NEVER_HITS, "--target", "unix://"];
+
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+};
+
+/** Rounds of the bare program beside the same under mishap: [bare, faulted] objects. */
+async function sideBySide(flags, mode, options) {
+  const all = [];
+  for (let i = 0; i < processes; i++) all.push(...(await interleaved([BARE, under(...flags)], mode, options, rounds)));
+  return all;
+}
+const medianRatio = (all, field) => median(all.map(([bare, faulted]) => faulted[field] / bare[field]));
+const medianDifference = (all, field) => median(all.map(([bare, faulted]) => faulted[field] - bare[field]));
+
+const worst = (added) => [...added].reduce((a, b) => (b[1] > a[1] ? b : a));
+const atMost = (value, bound, format) => ({ measured: format(value), bound: `≤ ${format(bound)}`, holds: value <= bound });
+const times = (value) => `${value.toFixed(3)}×`;
+
+async function* instructions() {
+  const cases = [
+    ["file, read and write", "file", ["--latency", "50ms"], 8],
+    ["unix socket, no policy", "unix", [], 40],
+    ["TCP socket, no policy", "tcp", [], 40],
+    ["UDP socket, no policy", "udp", [], 40],
+  ];
+  for (const [name, sock, flags, bound] of cases) {
+    const [call, added] = worst(instructionsAdded(under(...flags), sock));
+    const row = atMost(added, bound, (count) => `${count}`);
+    yield { figure: `instructions more a call: ${name}`, ...row, note: `most: ${call}` };
+  }
+}
+
+async function* pairs() {
+  const cases = [
+    ["unix pair, no policy", [], "unix", 1.03],
+    ["unix pair, all stages", NEVER_HITS_UNIX, "unix", 1.1],
+  ];
+  for (const [name, flags, sock, bound] of cases) {
+    const all = await sideBySide(flags, "pair", { sock, n: quick ? 5000 : 20000 });
+    const note = `bare ${median(all.map(([bare]) => bare.pair_ns)).toFixed(0)} ns`;
+    yield { figure: `send + recv: ${name}`, ...atMost(medianRatio(all, "pair_ns"), bound, times), note };
+  }
+}
+
+async function* calls() {
+  for (const sock of ["tcp", "udp"]) {
+    for (const call of ["send", "write", "sendmsg"]) {
+      const all = await sideBySide(NEVER_HITS, "pair", { sock, call, n: quick ? 3000 : 10000 });
+      const row = atMost(medianDifference(all, "pair_ns") / 2, 60, (ns) => `${ns.toFixed(0)} ns`);
+      const note = `bare pair ${median(all.map(([bare]) => bare.pair_ns)).toFixed(0)} ns`;
+      yield { figure: `added a call, all stages: ${sock} ${call}`, ...row, note };
+    }
+  }
+}
+
+async function* bulk() {
+  const all = await sideBySide(NEVER_HITS, "bulk", { bytes: (quick ? 128 : 256) << 20 });
+  const ratio = 1 / medianRatio(all, "seconds");
+  yield { figure: "bulk TCP, 64 KiB, all stages", measured: times(ratio), bound: `≥ ${times(0.95)}`, holds: ratio >= 0.95 };
+}
+
+async function* latency() {
+  const sizes = quick ? { 1: 100, 10: 50, 50: 20 } : { 1: 1000, 10: 300, 50: 100 };
+  const sides = [
+    ["send", "uplink", ["send", "write"]],
+    ["recv", "downlink", ["recv", "read"]],
+  ];
+  for (const ms of [1, 10, 50]) {
+    for (const [side, direction, names] of sides) {
+      for (const call of names) {
+        const flags = [`--${direction}.latency`, `${ms}ms`];
+        const [{ nanosleep, call: took }] = measure(under(...flags), "delay", { side, call, ask_us: ms * 1000, n: sizes[ms] });
+        const within = (key) => took[key] <= 1.5 * nanosleep[key] + 50;
+        const us = ({ p50_us, p99_us }) => `${p50_us.toFixed(0)} / ${p99_us.toFixed(0)} µs`;
+        yield {
+          figure: `latency ${ms} ms, ${call}: error p50 / p99`,
+          measured: us(took),
+          bound: `≤ 1.5 × (${us(nanosleep)}) + 50 µs`,
+          holds: took.min_us >= 0 && within("p50_us") && within("p99_us"),
+          note: took.min_us >= 0 ? "never early" : `early by ${-took.min_us} µs`,
+        };
+      }
+    }
+  }
+}
+
+async function* rate() {
+  const lines = [
+    [1, 1400],
+    ...[10, 100, 1000].flatMap((mbps) => [
+      [mbps, 65536],
+      [mbps, 1400],
+    ]),
+  ];
+  for (const [mbps, chunk] of lines) {
+    const errors = ["send", "write", "writev", "sendmsg"].map((call) => {
+      const seconds = quick ? 1 : 3;
+      const [{ bps }] = measure(under("--uplink.rate", `${mbps}mbps`), "rate", { call, chunk, seconds });
+      return (bps / (mbps * 1e6) - 1) * 100;
+    });
+    const most = errors.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
+    const note = `four calls: ${errors.map((error) => error.toFixed(2)).join(", ")}`;
+    const row = { measured: `${most.toFixed(2)} %`, bound: "± 1 %", holds: Math.abs(most) <= 1 };
+    yield { figure: `rate ${mbps} Mbit/s, ${chunk} B chunks: slope's error`, ...row, note };
+  }
+}
+
+async function* loss() {
+  const n = quick ? 10_000 : 100_000;
+  for (const [side, direction] of [
+    ["send", "uplink"],
+    ["recv", "downlink"],
+  ]) {
+    for (const percent of [1, 10]) {
+      const p = percent / 100;
+      const worstOf = new Map();
+      let refused = 0;
+      for (let seed = 1; seed <= 5; seed++) {
+        const flags = [`--${direction}.packet-loss`, `${percent}%`, "--seed", `${seed}`];
+        for (const { call, asked, accepted, received } of measure(under(...flags), "loss", { side, n })) {
+          refused += asked - accepted;
+          const sigmas = Math.abs(asked - received - asked * p) / Math.sqrt(asked * p * (1 - p));
+          worstOf.set(call, Math.max(worstOf.get(call) ?? 0, sigmas));
+        }
+      }
+      for (const [call, sigmas] of worstOf) {
+        const row = { measured: `${sigmas.toFixed(2)} σ`, bound: "≤ 4.5 σ", holds: sigmas <= 4.5 && refused === 0 };
+        const note = refused === 0 ? "five seeds; each send succeeded" : `${refused} sends failed`;
+        yield { figure: `loss ${percent} % of ${n.toLocaleString("en")}, ${call}`, ...row, note };
+      }
+    }
+  }
+}
+
+const figures = { instructions, pairs, calls, bulk, latency, rate, loss };
+
+if (only !== undefined && !(only in figures)) {
+  console.error(`--only=${only} is not a figure: say one of ${Object.keys(figures).join(", ")}`);
+  process.exit(2);
+}
+build();
+console.log("| figure | measured | bound | holds | |\n|---|---|---|---|---|");
+for (const [name, figure] of Object.entries(figures)) {
+  if (only !== undefined && only !== name) continue;
+  try {
+    for await (const { figure: what, measured, bound, holds, note = "" } of figure()) {
+      console.log(`| ${what} | ${measured} | ${bound} | ${holds ? "yes" : "NO"} | ${note} |`);
+    }
+  } catch (error) {
+    console.error(`${name} could not be measured: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,113 @@
+// A delay is felt once, in the direction it was asked for, whoever of the two ends is under mishap.
+import { beforeAll, describe, expect, it } from "vitest";
+import { scratchFolder } from "./cli-harness.js";
+import { echoServer, type Peer } from "./support/programs.js";
+import { type Talk, Talker } from "./support/talk.js";
+
+const WAY_MS = 80;
+const folder = scratchFolder();
+let talker: Talker;
+let echo: Peer;
+
+beforeAll(async () => {
+  [talker, echo] = await Promise.all([Talker.in(folder), echoServer()]);
+});
+
+/** The step took this many ways: never less, and less than half a way more. */
+function expectWays(run: Talk, step: string, ways: number): void {
+  const { ms } = run.one(step);
+  expect(ms, `${step} took ${ms} ms`).toBeGreaterThanOrEqual(ways * WAY_MS);
+  expect(ms, `${step} took ${ms} ms`).toBeLessThan((ways + 0.5) * WAY_MS);
+}
+
+describe("a client of a server outside", () => {
+  it.each([
+    ["latency", { connect: 2, send: 1, receive: 1 }],
+    ["uplink.latency", { connect: 1, send: 1, receive: 0 }],
+    ["downlink.latency", { connect: 1, send: 0, receive: 1 }],
+  ])("--%s", async (field, ways) => {
+    const run = await talker.under([`--${field}`, `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", "a.recv:10");
+    expectWays(run, "a.tcp", ways.connect);
+    expectWays(run, "a.send", ways.send);
+    expectWays(run, "a.recv", ways.receive);
+    expect(run.one("a.recv").data).toBe("hello");
+    expect(run.fault(field).p50_ns).toBeGreaterThanOrEqual(WAY_MS * 1e6);
+    expect(run.fault(field).p50_ns).toBeLessThan(WAY_MS * 1.5e6);
+  });
+
+  it("waits once for one answer, however many receives take it", async () => {
+    const receives = ["a.recv:2", "a.recvfrom:1", "a.read:2"];
+    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", ...receives);
+    const waits = run.steps.slice(-3).map(({ ms }) => ms);
+    expect(run.steps.slice(-3).map(({ data }) => data).join("")).toBe("hello");
+    expect(waits[0]).toBeGreaterThanOrEqual(WAY_MS - 5); // the answer had a moment's start
+    expect((waits[1] ?? 0) + (waits[2] ?? 0)).toBeLessThan(WAY_MS / 2);
+  });
+
+  it("waits for no more than is left, when it comes late for the answer", async () => {
+    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", "a.sleep:200", "a.recv:10");
+    expect(run.one("a.recv")).toMatchObject({ data: "hello" });
+    expectWays(run, "a.recv", 0);
+  });
+
+  it("looks ahead without taking: a peek waits too, and the receive behind it no more", async () => {
+    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", "a.recv:10:peek", "a.recv:10");
+    expect(run.steps.slice(-2).map(({ data }) => data)).toEqual(["hello", "hello"]);
+    const [peek, taken] = run.steps.slice(-2);
+    expect(peek?.ms).toBeGreaterThanOrEqual(WAY_MS - 5);
+    expect(taken?.ms).toBeLessThan(WAY_MS / 2);
+  });
+});
+
+describe("both ends in one run", () => {
+  it("over TCP: the connecting end carries the faults", async () => {
+    const talk = ["a.send:ask", "b.recv:10", "b.send:answer", "a.recv:10"];
+    const run = await talker.under(["--latency", `${WAY_MS}ms`], "l.listen", "a.tcp:@l", "b.accept:l", ...talk);
+    expectWays(run, "a.tcp", 2);
+    expectWays(run, "a.send", 1);
+    expectWays(run, "b.recv", 0);
+    expectWays(run, "b.send", 0);
+    expectWays(run, "a.recv", 1);
+  });
+
+  it("over TCP, the server in a process of its own", async () => {
+    const run = await talker.under(["--latency", `${WAY_MS}ms`], "l.listen", "f.fork", "a.tcp:@l", "a.send:ask", "b.accept:l", "f.fork", "b.recv:10", "b.send:answer");
+    expectWays(run, "b.recv", 0);
+    expectWays(run, "b.send", 0);
+  });
+
+  it("over UDP: each sending end carries its own", async () => {
+    const talk = ["a.send:ask", "b.recv:10", "b.send:answer", "a.recv:10"];
+    const run = await talker.under(["--latency", `${WAY_MS}ms`], "b.udp:9", "a.udp:@b", "b.again:@a", ...talk);
+    expectWays(run, "a.send", 1);
+    expectWays(run, "b.recv", 0);
+    expectWays(run, "b.send", 1);
+    expectWays(run, "a.recv", 0);
+    expect(run.one("a.recv").data).toBe("answer");
+  });
+
+  it("over UDP, what was asked for downlink only is drawn on receipt", async () => {
+    const talk = ["a.send:ask", "b.recv:10", "b.send:answer", "a.recv:10"];
+    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], "b.udp:9", "a.udp:@b", "b.again:@a", ...talk);
+    expectWays(run, "a.send", 0);
+    expect(run.one("b.recv").ms).toBeGreaterThanOrEqual(WAY_MS - 5);
+    expectWays(run, "b.send", 0);
+    expect(run.one("a.recv").ms).toBeGreaterThanOrEqual(WAY_MS - 5);
+  });
+});
+
+describe("a server with a client outside", () => {
+  it("over TCP: the accepting end carries the faults", async () => {
+    const caller = [`c.tcp:${echo.port}`, "c.call:@l"];
+    const run = await talker.under(["--latency", `${WAY_MS}ms`], "l.listen", ...caller, "b.accept:l", "b.send:hello", "b.recv:10");
+    expectWays(run, "b.send", 1);
+    expectWays(run, "b.recv", 1);
+    expect(run.one("b.recv").data).toBe("hello");
+  });
+
+  it("over UDP", async () => {
+    const run = await talker.under(["--latency", `${WAY_MS}ms`], "x.rawudp", "b.udp:@x", "x.rawto:@b", "x.rawsend:ask", "b.recv:10", "b.send:answer");
+    expect(run.one("b.recv").ms).toBeGreaterThanOrEqual(WAY_MS - 10); // it had arrived a moment before
+    expectWays(run, "b.send", 1);
+  });
+});
