@@ -64,6 +64,7 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
   if (call->kind == OpKind::Dns) {
     resolver(unit, &decision);
   } else {
+    if (asked & ends) transport_limits(unit, &decision);
     if (asked & bit(Fault::SessionBudget)) {
       session_guard(unit, &decision);
       if (decision.outcome == Verdict::Drop) piece.bytes = bytes_left;  // all that is left of the call, at once
@@ -126,11 +127,24 @@ Wants wants(const Segment& segment, i32 policy) {
   const Row* row = cached_row(segment, policy);
   if (!row) return {};
   return {
+      .anything = row->faults != 0,
       .dated = (row->down.latency_ns || row->down.jitter_ns) != 0,
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
       .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
       .recv_limit_ns = row->faults & bit(Fault::RecvTimeout) ? row->recv_timeout_ns : 0,
   };
+}
+
+bool may_be_over(const Segment& segment, const Flow& flow, u64 now_ns) {
+  const Row* row = cached_row(segment, load(&flow.policy));
+  u64 first = load(&flow.first_op_ns);
+  if (!row || !first) return false;
+  u64 up = load(&flow.up.bytes), down = load(&flow.down.bytes);
+  // A ramp only widens these limits. One that is not set is 0.
+  auto reached = [](u64 value, u64 limit) { return limit && value >= limit; };
+  return reached(down, row->budget_max_rx) || reached(up + down, row->half_open_bytes) ||
+         reached(load(&flow.up.ops) + load(&flow.down.ops), row->budget_max_ops) ||
+         reached(now_ns - first, row->budget_max_duration_ns);
 }
 
 Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 now_ns, bool inside_sender) {
@@ -214,6 +228,8 @@ void commit(Call* call, const Step& step, u64 bytes) {
     } while (left && carries_data(call->kind));
     if (whole) call->draft = kept;
   }
+  if (call->stream && bytes == 0 && step.decision.fault == Fault::ConnectionError && step.decision.outcome == Verdict::Error)
+    call->draft.progress = (unit_of(call->draft) + 1) << kOffsetBits;  // the unit that met its end was begun
   call->progressed = true;
   Flow* flow = call->flow;
   if (call->kind == OpKind::Connect) return;

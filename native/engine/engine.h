@@ -65,8 +65,8 @@ struct Call {
   u64 ahead = 0;            // units of this call in earlier steps
   u64 ahead_at_start = 0;
   bool progressed = false;
-  FlowDirection draft = {}; // the direction's state as this call would leave it
-  FlowDirection start = {}; // as the current step found it
+  FlowDirection draft;      // the direction's state as this call would leave it; set by begin(), as is the next
+  FlowDirection start;      // as the current step found it
 };
 
 // What resolution can know about a flow besides its addresses; empty strings where unknown.
@@ -86,12 +86,15 @@ i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid);
 
 // Whether the flow's policy wants this, before a call is begun: for what has to be set up ahead.
 struct Wants {
+  bool anything;          // a fault is asked for
   bool dated;             // downlink delays: arrivals must be dated
   bool payload;           // R7 may act
   bool guarded;           // a budget or half-open may end the conversation before anything arrives
   u64 recv_limit_ns;      // timeout.recv; 0 none
 };
 Wants wants(const Segment& segment, i32 policy);
+// Whether a budget or half-open may have ended the conversation, so that asking for the decision is worth its while.
+bool may_be_over(const Segment& segment, const Flow& flow, u64 now_ns);
 
 // Starts a call. `inside_sender`: a datagram whose sender is in the project and carried its faults already.
 // NoRow: none could be read. Gated: its schedule is off. Either way the call passes through.

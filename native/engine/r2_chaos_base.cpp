@@ -49,7 +49,7 @@ u32 lost_repeats(const Unit& unit, u64 ppm, u32 at_most) {
 }
 
 u64 round_trip_ns(const Unit& unit) {
-  return unit.scaled(unit.row.up.latency_ns) + unit.scaled(unit.row.down.latency_ns) + load(&unit.call.flow->rtt_ns);
+  return unit.scaled(unit.row.up.latency_ns) + unit.scaled(unit.row.down.latency_ns) + (load(&unit.call.flow->rtt_ns) & ((1ull << 40) - 1));  // memory is not trusted: 18 minutes at most
 }
 
 // A lost SYN is sent again on the host's own schedule: `linear` times more than retries says (tcp_timer.c, tcp_write_timeout)

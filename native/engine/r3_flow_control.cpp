@@ -7,6 +7,7 @@
 namespace mishap::engine {
 namespace {
 u64 transmission_ns(u64 bytes, u64 rate_bps) {
+  if (bytes < 1ull << 31) return bytes * 8'000'000'000 / rate_bps;  // the usual case, without a 128-bit division
   return static_cast<u64>(static_cast<unsigned __int128>(bytes) * 8 * 1000000000 / rate_bps);
 }
 
@@ -23,7 +24,7 @@ const RowDirection& line_of(const Call& call) { return call.direction == Directi
 u64 rate_of(const Call& call) {
   u64 rate = line_of(call).rate_bps;
   if (!(call.row->faults & call.allowed & bit(Fault::Rate)) || call.scale_ppm == 0) return 0;
-  return static_cast<u64>(static_cast<unsigned __int128>(rate) * kCertainPpm / call.scale_ppm);
+  return call.scale_ppm == kCertainPpm ? rate : static_cast<u64>(static_cast<unsigned __int128>(rate) * kCertainPpm / call.scale_ppm);
 }
 }  // namespace
 

@@ -29,11 +29,14 @@ u64 transport_room(const Unit& unit) {
   return carried < limit ? limit - carried : 0;
 }
 
+// Set before any stage decides: an attempt that chance has lost for good is still given up in time.
+void transport_limits(const Unit& unit, Decision* decision) {
+  if (unit.call.kind == OpKind::Connect && unit.asked(Fault::ConnectTimeout)) decision->limit_ns = unit.limit(unit.row.connect_timeout_ns);
+  if (unit.call.kind == OpKind::Recv && unit.asked(Fault::RecvTimeout)) decision->limit_ns = unit.limit(unit.row.recv_timeout_ns);
+}
+
 void transport(const Unit& unit, Decision* decision) {
   const Row& row = unit.row;
-  if (unit.call.kind == OpKind::Connect && unit.asked(Fault::ConnectTimeout)) decision->limit_ns = unit.limit(row.connect_timeout_ns);
-  if (unit.call.kind == OpKind::Recv && unit.asked(Fault::RecvTimeout)) decision->limit_ns = unit.limit(row.recv_timeout_ns);
-
   if (unit.asked(Fault::ConnectionError)) {
     auto kind = static_cast<ErrorKind>(row.error_kind);
     if (drawn_here(unit, kind) && chance(unit.drawn(Stage::Transport), unit.scaled(row.error_ppm)))

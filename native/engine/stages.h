@@ -34,6 +34,7 @@ void chaos_base(const Unit& unit, Decision* decision);                 // R2
 u64 recovery_ns(u64 rtt_ns, u64 behind, u64 ahead, u32 repeats);       // R2: how long TCP takes to repair a loss
 u64 flow_control(u64* clock_ns, u64 now_ns, u64 bytes, u64 rate_bps, u64 burst_bytes);  // R3: when the last bit is through
 void timing(const Unit& unit, Decision* decision);                     // R4
+void transport_limits(const Unit& unit, Decision* decision);           // R5: how long the program waits at most
 void transport(const Unit& unit, Decision* decision);                  // R5
 u64 transport_room(const Unit& unit);                                  // R5: bytes until half-open
 void resolver(const Unit& unit, Decision* decision);                   // R6

@@ -23,9 +23,11 @@ constexpr size_t kControlBytes = 1024;
 constexpr u64 kSecond = 1000000000;
 
 struct Arrival {
-  ssize_t bytes;    // received, or -1 with errno
-  u64 at_ns;        // CLOCK_MONOTONIC
-  bool from_inside; // a datagram whose sender carried its faults
+  ssize_t bytes = -1;        // received, or -1 with errno
+  u64 at_ns = 0;             // CLOCK_MONOTONIC
+  bool from_inside = false;  // a datagram whose sender carried its faults
+  socklen_t source_length = 0;
+  sockaddr_storage source;   // its first source_length bytes
 };
 
 // The kernel's stamp is wall-clock time: carried over to the monotonic clock by the difference at this moment.
@@ -68,11 +70,32 @@ void pass_control(const msghdr& ours, msghdr* theirs) {
   theirs->msg_controllen = used;
 }
 
+// Writes where a datagram came from to where the program wants it.
+void name_sender(const Incoming& in, const sockaddr_storage* source, socklen_t length) {
+  if (in.message) {
+    if (in.message->msg_name) memcpy(in.message->msg_name, source, in.message->msg_namelen < length ? in.message->msg_namelen : length);
+    if (in.message->msg_name || length == 0) in.message->msg_namelen = length;
+  } else if (in.from && in.from_length) {
+    memcpy(in.from, source, *in.from_length < length ? *in.from_length : length);
+    *in.from_length = length;
+  }
+}
+
 // Receives with our own control buffer and source address, so that arrival and sender are known.
-Arrival receive_dated(const Incoming& in, Socket* socket) {
-  Arrival arrival = {-1, 0, false};
+Arrival receive_dated(const Incoming& in, Socket* socket, bool dated) {
+  Arrival arrival;
+  sockaddr_storage& source = arrival.source;
+  if (!dated && !in.message && in.count == 1) {  // only the sender is wanted, and that is had for less
+    socklen_t length = sizeof(source);
+    arrival.bytes = real.recvfrom(in.fd, in.parts->iov_base, in.parts->iov_len, in.flags, reinterpret_cast<sockaddr*>(&source), &length);
+    if (arrival.bytes < 0) return arrival;
+    arrival.source_length = length;
+    arrival.at_ns = now_ns();
+    arrival.from_inside = sender_inside(in.fd, socket, reinterpret_cast<sockaddr*>(&source), length);
+    name_sender(in, &source, length);
+    return arrival;
+  }
   alignas(cmsghdr) u8 control[kControlBytes];
-  sockaddr_storage source;
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(in.parts);
   message.msg_iovlen = static_cast<size_t>(in.count);
@@ -82,6 +105,7 @@ Arrival receive_dated(const Incoming& in, Socket* socket) {
   message.msg_controllen = sizeof(control);
   arrival.bytes = real.recvmsg(in.fd, &message, in.flags);
   if (arrival.bytes < 0) return arrival;
+  arrival.source_length = message.msg_namelen;
   u64 now = now_ns();
   bool stamped = false;
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
@@ -93,15 +117,11 @@ Arrival receive_dated(const Incoming& in, Socket* socket) {
     }
   if (!stamped) arrival.at_ns = socket->stream ? ledger_arrival(in.fd, socket->flow, static_cast<u64>(arrival.bytes), now) : now;
   if (!socket->stream) arrival.from_inside = sender_inside(in.fd, socket, reinterpret_cast<sockaddr*>(&source), message.msg_namelen);
+  name_sender(in, &source, message.msg_namelen);
   if (in.message) {
     in.message->msg_flags = message.msg_flags;
-    if (in.message->msg_name) memcpy(in.message->msg_name, &source, in.message->msg_namelen < message.msg_namelen ? in.message->msg_namelen : message.msg_namelen);
-    in.message->msg_namelen = in.message->msg_name || message.msg_namelen == 0 ? message.msg_namelen : in.message->msg_namelen;
     if (in.message->msg_control) pass_control(message, in.message);
     else in.message->msg_controllen = 0;
-  } else if (in.from && in.from_length) {
-    memcpy(in.from, &source, *in.from_length < message.msg_namelen ? *in.from_length : message.msg_namelen);
-    *in.from_length = message.msg_namelen;
   }
   return arrival;
 }
@@ -134,11 +154,14 @@ bool data_within(const Incoming& in, Flow* flow, u64 limit_ns, bool nonblocking)
 // Units and copies that wait to be received.
 struct Pending {
   Socket* socket;
-  void push(const u8* bytes, u64 size, const engine::Decision& d, bool copy) {
+  void push(const u8* bytes, u64 size, const engine::Decision& d, bool copy, const Arrival& arrival) {
     iovec part = {const_cast<u8*>(bytes), size};
     Held* held = make_held(&part, 1, 0, size);
     if (!held) return;
     held->window = copy ? 0 : d.hold_window;
+    held->copies = copy ? 0 : d.copies;
+    held->address_length = arrival.source_length < sizeof(held->address) ? arrival.source_length : 0;
+    memcpy(&held->address, &arrival.source, held->address_length);
     held->due_ns = !copy && d.hold_ns ? held->since_ns + d.hold_ns : 0;
     Lists lists(socket);
     Held** link = &socket->held[1];
@@ -174,7 +197,14 @@ struct Pending {
   }
 };
 
-// Hands over a withheld unit; on streams what does not fit stays first in line.
+void put_first(Socket* socket, Held* held) {
+  held->window = 0;
+  Lists lists(socket);
+  held->next = socket->held[1];
+  socket->held[1] = held;
+}
+
+// Hands over a withheld unit; on streams what does not fit stays first in line, and so do its copies.
 ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
   u64 room = in.total < held->bytes ? in.total : held->bytes;
   scatter(held->data, room, in.parts, in.count);
@@ -182,15 +212,17 @@ ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
     in.message->msg_controllen = 0;
     in.message->msg_flags = !socket->stream && room < held->bytes ? MSG_TRUNC : 0;
   }
+  name_sender(in, &held->address, held->address_length);
   if (held->overtaken) record_time(self.segment, socket->policy, Fault::PacketReorder, Direction::Downlink, now_ns() - held->since_ns, 0);
   held->overtaken = 0;
   if (socket->stream && room < held->bytes) {
     memmove(held->data, held->data + room, held->bytes - room);
     held->bytes -= room;
-    held->window = 0;
-    Lists lists(socket);
-    held->next = socket->held[1];
-    socket->held[1] = held;
+    put_first(socket, held);
+  } else if (held->copies) {
+    held->copies--;
+    count_applied(self.segment, socket->policy, Fault::PacketDuplicate, Direction::Downlink, 1);
+    put_first(socket, held);
   } else {
     free_held(held);
   }
@@ -204,7 +236,7 @@ struct Received {
 };
 
 // The general case: what was received lies in one buffer and is walked unit by unit into what the program gets.
-Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, u8* bytes, u64 total) {
+Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const Arrival& arrival, u8* bytes, u64 total) {
   Pending pending = {socket};
   u64 done = 0, kept = 0;
   do {
@@ -231,21 +263,25 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, u8* by
         return {Outcome::Ended, 0};
       }
       default: {
-        if (kept) return {Outcome::Deliver, kept};
+        if (kept && d.error != ErrorKind::Reset) return {Outcome::Deliver, kept};
         int error = break_connection(in.fd, socket, d.error);
         engine::applied(*call, d.fault, 1);
         engine::commit(call, step, 0);
+        if (kept) {  // broken at once all the same: what came behind is taken already, so nothing else would wake the program
+          store(&socket->error_behind, error);
+          return {Outcome::Deliver, kept};
+        }
         errno = error;
         return {Outcome::Ended, 0};
       }
     }
     if (d.hold && may_hold(socket, Direction::Downlink, d.hold_window)) {
-      pending.push(bytes + done, step.bytes, d, false);
+      pending.push(bytes + done, step.bytes, d, false, arrival);
     } else {
       if (kept != done) memmove(bytes + kept, bytes + done, step.bytes);
       pending.overtaken(1);
       for (u32 i = 0; i < d.copies; i++) {
-        pending.push(bytes + kept, step.bytes, d, true);
+        pending.push(bytes + kept, step.bytes, d, true, arrival);
         engine::applied(*call, Fault::PacketDuplicate, 1);
       }
       kept += step.bytes;
@@ -279,14 +315,14 @@ struct MessageCall {
 
 ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original, const void* arguments) {
   Flow* flow = socket->flow;
-  engine::Wants wants = engine::wants(self.segment, socket->policy);
+  const engine::Wants& wants = socket->wants;
   if (wants.dated && !socket->stamped) stamp_arrivals(in.fd, socket);
   Pending pending = {socket};
   for (;;) {
     if (socket->held[1])
       if (Held* held = pending.pop(false)) return deliver(in, socket, held);
 
-    if (wants.guarded && load(&flow->first_op_ns)) {  // a spent budget ends the conversation before anything arrives
+    if (wants.guarded && engine::may_be_over(self.segment, *flow, coarse_now_ns())) {  // a spent budget ends the conversation before anything arrives
       engine::Call call;
       if (engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, now_ns()) == engine::Begun::Ready) {
         engine::Step step = engine::next_step(&call, 0);
@@ -295,7 +331,7 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
         if (over && still_ours(in.fd, socket)) {
           u8 nothing = 0;
           call.draft = call.start;
-          Received end = sort_out(&call, socket, in, &nothing, 0);
+          Received end = sort_out(&call, socket, in, {}, &nothing, 0);
           engine::finish(&call);
           if (end.outcome == Outcome::Ended) return -1;
         } else {
@@ -322,10 +358,10 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
       }
     }
 
-    Arrival arrival = {-1, 0, false};
+    Arrival arrival;
     bool own = (wants.dated || !socket->stream) && !(in.message && in.message->msg_controllen > kControlBytes - 64);
     if (own) {
-      arrival = receive_dated(in, socket);
+      arrival = receive_dated(in, socket, wants.dated);
     } else {
       arrival.bytes = original(arguments);
       arrival.at_ns = now_ns();
@@ -378,7 +414,7 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
       if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
       engine::commit_mutation(call, mutation);
     }
-    Received result = sort_out(&call, socket, in, buffer, bytes);
+    Received result = sort_out(&call, socket, in, arrival, buffer, bytes);
     int kept = errno;
     scatter(buffer, result.bytes, in.parts, in.count);
     unmap_buffer(buffer, capacity);
@@ -425,7 +461,12 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
     if (n >= 0 && flow) store(&flow->down.ops, load(&flow->down.ops) + 1);
     return n;
   }
-  if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return 0;  // as behind an RST that was reported
+  if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) {
+    int error = __atomic_exchange_n(&socket->error_behind, 0, __ATOMIC_RELAXED);
+    if (!error) return 0;  // as behind an RST that was reported
+    errno = error;
+    return -1;
+  }
   return receive_faulted(in, socket, original, arguments);
 }
 

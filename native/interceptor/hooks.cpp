@@ -1,5 +1,5 @@
 // The exported entry points, generated from hooks.def, and the originals behind them. A descriptor that is not ours costs
-// one load and one branch.
+// one load and one branch; a socket of ours that nothing is asked for is counted here and goes no further.
 #include <dlfcn.h>
 #include <errno.h>
 #include <sys/syscall.h>
@@ -10,6 +10,19 @@ namespace mishap {
 
 constinit Originals real = {};
 u8 kinds[kDescriptors];
+
+// Which way a hook's bytes go, by its name.
+enum class Way : u8 { None, Up, Down };
+constexpr bool contains(const char* text, const char* part) {
+  for (; *text; text++)
+    for (u32 i = 0; text[i] == part[i]; i++)
+      if (!part[i + 1]) return true;
+  return false;
+}
+constexpr Way carries(const char* name) {
+  if (contains(name, "send") || contains(name, "write")) return Way::Up;
+  return contains(name, "recv") || contains(name, "read") ? Way::Down : Way::None;
+}
 
 template <class F>
 static void find(F*& slot, const char* name) {
@@ -34,23 +47,36 @@ void resolve_originals() {
 #define ENTRY(result, name, params) \
   EXPORT result entry_##name params __asm__(#name); \
   result entry_##name params
-#define PASS_UNTIL_READY(name, args)                      \
-  if (__builtin_expect(!mishap::self.ready, 0)) {         \
-    mishap::find(mishap::real.name, #name);               \
-    if (mishap::real.name) return mishap::real.name args; \
-    mishap::resolve_originals();                          \
+#define EARLY(result, name, params, args)                         \
+  __attribute__((noinline, cold)) static result early_##name params { \
+    mishap::find(mishap::real.name, #name);                       \
+    if (mishap::real.name) return mishap::real.name args;         \
+    mishap::resolve_originals();                                  \
+    return mishap::slow::name args;                               \
   }
 
-#define FD(result, name, params, args)                                            \
-  ENTRY(result, name, params) {                                                   \
+// What is not for the fast path has a function of its own, so that the fast path needs no stack frame.
+#define FD(result, name, params, args)                                              \
+  EARLY(result, name, params, args)                                                 \
+  __attribute__((noinline)) static result ours_##name params {                      \
+    if (__builtin_expect(!mishap::self.ready, 0)) return early_##name args;         \
+    constexpr mishap::Way way = mishap::carries(#name);                             \
+    if (mishap::Flow* flow = way == mishap::Way::None ? nullptr : mishap::calm_flow(fd)) { \
+      result n = mishap::real.name args;                                            \
+      if ((long)n >= 0) mishap::count_op(way == mishap::Way::Up ? &flow->up : &flow->down); \
+      return n;                                                                     \
+    }                                                                               \
+    return mishap::slow::name args;                                                 \
+  }                                                                                 \
+  ENTRY(result, name, params) {                                                     \
     if (__builtin_expect(mishap::is_foreign(fd), 1)) return mishap::real.name args; \
-    PASS_UNTIL_READY(name, args)                                                  \
-    return mishap::slow::name args;                                               \
+    return ours_##name args;                                                        \
   }
-#define ALL(result, name, params, args) \
-  ENTRY(result, name, params) {         \
-    PASS_UNTIL_READY(name, args)        \
-    return mishap::slow::name args;     \
+#define ALL(result, name, params, args)                                     \
+  EARLY(result, name, params, args)                                         \
+  ENTRY(result, name, params) {                                             \
+    if (__builtin_expect(!mishap::self.ready, 0)) return early_##name args; \
+    return mishap::slow::name args;                                         \
   }
 #include "hooks.def"
 #undef FD
@@ -58,7 +84,7 @@ void resolve_originals() {
 
 // io_uring carries I/O past every hook, so a faulted process is told that its kernel has none, and runtimes fall back.
 ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long f)) {
-  PASS_UNTIL_READY(syscall, (number, a, b, c, d, e, f))
+  if (__builtin_expect(!mishap::real.syscall, 0)) mishap::find(mishap::real.syscall, "syscall");
   if (number == SYS_io_uring_setup && mishap::active()) {
     mishap::add(&mishap::self.segment.header->io_uring_denied, mishap::u64{1});
     errno = ENOSYS;

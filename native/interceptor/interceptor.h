@@ -72,6 +72,7 @@ i32 thread_id();
 // Whether a process carries the interceptor under this segment.
 bool in_project(i32 pid);
 u64 now_ns();
+u64 coarse_now_ns();  // a few milliseconds behind at most, for a tenth of the cost
 
 inline bool active() { return self.attached && in_force(self.segment); }
 inline void count(Fallback reason) {
@@ -111,6 +112,7 @@ struct Held {
   u64 since_ns, due_ns;  // due 0: no time bound
   u32 window;     // units that may still overtake
   u32 overtaken;
+  u32 copies;     // extra ones that go with it
   u32 address_length;
   sockaddr_storage address;
   u8 data[];
@@ -121,7 +123,9 @@ struct Socket {
   u64 cookie;
   Flow* flow;
   u32 generation;      // of the header when `policy` was resolved
+  u32 calm_generation; // of the header when nothing was asked of this socket, whoever its peer; 0 never
   i32 policy;          // mirrors flow->policy
+  engine::Wants wants; // of that policy
   u32 refs;
   u16 local_port;
   u8 family;           // AF_*
@@ -130,6 +134,7 @@ struct Socket {
   bool ended;          // the last connect failed: a further one is a new conversation
   bool sender_known, sender_inside;  // datagrams: the verdict on `sender`
   u32 busy;            // guards the held lists
+  i32 error_behind;    // the connection broke behind the bytes last handed over: what the next receive meets
   u32 sni_bytes;
   u8 sender[18];
   char path[108];      // unix: the peer's
@@ -144,6 +149,19 @@ struct Endpoint {
   bool known;
 };
 bool endpoint_of(const sockaddr* address, socklen_t length, Endpoint* out);
+
+// Descriptor -> Socket, in pages mapped at first use: a program with few sockets maps one.
+constexpr u32 kDescriptorsPerPage = 1024;
+extern Socket** pages[kDescriptors / kDescriptorsPerPage];
+
+// The flow behind a descriptor when nothing is asked of it; nullptr: look closer.
+inline Flow* calm_flow(int fd) {
+  if (static_cast<u32>(fd) >= kDescriptors) return nullptr;
+  Socket** page = load_acquire(&pages[static_cast<u32>(fd) / kDescriptorsPerPage]);
+  Socket* socket = page ? load_acquire(&page[static_cast<u32>(fd) % kDescriptorsPerPage]) : nullptr;
+  return socket && socket->calm_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
+}
+inline void count_op(FlowDirection* direction) { store(&direction->ops, load(&direction->ops) + 1); }
 
 // Our socket behind a descriptor, or nullptr. Looks at an unknown descriptor once.
 Socket* socket_of(int fd);

@@ -104,7 +104,11 @@ int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length
       return fail(&call, step, errno_of(d.error));
     }
     case Verdict::Timeout:
-      return time_out(d.fault, d.limit_ns && d.limit_ns < d.timeout_ns ? d.limit_ns : d.timeout_ns);
+      if (d.limit_ns && d.limit_ns < d.timeout_ns) {  // the program's patience ends first
+        engine::applied(call, d.fault, 1);
+        return time_out(Fault::ConnectTimeout, d.limit_ns);
+      }
+      return time_out(d.fault, d.timeout_ns);
     case Verdict::Drop: {  // every SYN is lost: the kernel's own schedule of retries passes, then it gives up
       u64 total = 0, each = 1000000000;
       u64 retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6), linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);

@@ -269,6 +269,12 @@ u64 now_ns() {
   return static_cast<u64>(t.tv_sec) * 1000000000ull + static_cast<u64>(t.tv_nsec);
 }
 
+u64 coarse_now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return static_cast<u64>(t.tv_sec) * 1000000000ull + static_cast<u64>(t.tv_nsec);
+}
+
 i32 thread_id() {
   if (!thread.tid) thread.tid = static_cast<i32>(real.syscall(SYS_gettid, 0, 0, 0, 0, 0, 0));
   return thread.tid;

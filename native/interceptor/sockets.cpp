@@ -18,26 +18,25 @@
 #include "wire/client_hello.h"
 
 namespace mishap {
-namespace {
 
-// Descriptor -> Socket, in pages mapped at first use: a program with few sockets maps one.
-constexpr u32 kPage = 1024;
-Socket** pages[kDescriptors / kPage];
+Socket** pages[kDescriptors / kDescriptorsPerPage];
+
+namespace {
 
 Socket** slot_of(int fd, bool make) {
   if (static_cast<u32>(fd) >= kDescriptors) return nullptr;
-  Socket*** page = &pages[static_cast<u32>(fd) / kPage];
+  Socket*** page = &pages[static_cast<u32>(fd) / kDescriptorsPerPage];
   Socket** found = load_acquire(page);
   if (!found && make) {
-    void* fresh = map_buffer(kPage * sizeof(Socket*));
+    void* fresh = map_buffer(kDescriptorsPerPage * sizeof(Socket*));
     if (!fresh) return nullptr;
     if (swap_if(page, static_cast<Socket**>(nullptr), static_cast<Socket**>(fresh))) found = static_cast<Socket**>(fresh);
     else {
-      unmap_buffer(static_cast<u8*>(fresh), kPage * sizeof(Socket*));
+      unmap_buffer(static_cast<u8*>(fresh), kDescriptorsPerPage * sizeof(Socket*));
       found = load_acquire(page);
     }
   }
-  return found ? &found[static_cast<u32>(fd) % kPage] : nullptr;
+  return found ? &found[static_cast<u32>(fd) % kDescriptorsPerPage] : nullptr;
 }
 
 // Sockets come from chunks that are never given back; a free one has refs 0.
@@ -251,7 +250,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
     store(&flow->state, static_cast<u8>(FlowState::Open));
   }
   socket->flow = flow;
-  socket->generation = 0;
+  socket->generation = socket->calm_generation = 0;
   socket->ended = false;
   Owner owner = {};
   owner.cookie = socket->cookie;
@@ -279,6 +278,12 @@ void resolve_policy(Socket* socket) {
     store(&flow->policy, found.policy);
   }
   socket->policy = found.policy;
+  socket->wants = engine::wants(self.segment, found.policy);
+  // Calm: nothing is asked of it now, and nothing would be if a datagram went to another peer.
+  bool calm = found.policy >= 0 ? !socket->wants.anything
+                                : socket->stream || bound_policy(self.segment, self.pid, thread_id()) < 0;
+  calm = calm && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
+  socket->calm_generation = calm ? socket->generation : 0;
 }
 
 bool local_address(const Endpoint& a, const Endpoint& b) {

@@ -98,7 +98,8 @@ void overtake(int fd, Socket* socket, u32 passed, bool all) {
     }
   }
   while (Held* held = take_due(socket, all)) {
-    send_held(fd, *held);
+    for (u32 i = 0; i <= held->copies; i++) send_held(fd, *held);
+    if (held->copies) count_applied(self.segment, socket->policy, Fault::PacketDuplicate, Direction::Uplink, held->copies);
     account_release(*socket, *held);
     free_held(held);
   }
@@ -108,6 +109,7 @@ bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const e
   Held* held = make_held(out.parts, out.count, skip, bytes);
   if (!held) return false;
   held->window = d.hold_window;
+  held->copies = d.copies;
   held->due_ns = d.hold_ns ? held->since_ns + d.hold_ns : 0;
   if (out.to && out.to_length <= sizeof(held->address)) {
     memcpy(&held->address, out.to, out.to_length);
@@ -318,6 +320,7 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
     if (n >= 0 && flow) store(&flow->up.ops, load(&flow->up.ops) + 1);
     return n;
   }
+  if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return pass();  // the kernel answers as behind any RST
   engine::Call call;
   engine::Begun begun = out.flags & MSG_OOB || (socket->stream && out.total == 0)
                             ? engine::Begun::NoRow

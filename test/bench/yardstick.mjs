@@ -100,7 +100,9 @@ export function instructionsPerCall(prefix, sock) {
 /** How many instructions more each call takes under mishap than bare. */
 export function instructionsAdded(prefix, sock) {
   const bare = instructionsPerCall(BARE, sock);
-  return new Map([...instructionsPerCall(prefix, sock)].map(([call, count]) => [call, count - bare.get(call)]));
+  return new Map(
+    [...instructionsPerCall(prefix, sock)].map(([call, count]) => [call, Math.round((count - bare.get(call)) * 100) / 100]),
+  );
 }
 
 function measureQuietly([command, ...args]) {

@@ -1,6 +1,7 @@
 // Workers that each open flows of their own and send units on them, all at once, to a sink that no hook sees.
 //
 //   flows threads|processes udp|tcp PORT WORKERS FLOWS UNITS
+//   flows shared udp PORT WORKERS FLOWS UNITS         one flow at a time for all workers; prints how many datagrams came
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,7 +18,8 @@
 #include <unistd.h>
 
 static bool tcp;
-static int port, workers, flows, units, sink;
+static int port, workers, flows, units, sink, shared = -1;
+static long came;
 
 static struct sockaddr_in sink_address(void) {
   struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
@@ -38,7 +40,10 @@ static void* drain(void* unused) {
   polls[0] = (struct pollfd){sink, POLLIN, 0};
   for (;;) {
     syscall(SYS_poll, polls, count, -1);
-    if (polls[0].revents && !tcp) syscall(SYS_recvfrom, sink, bytes, sizeof(bytes), 0, NULL, NULL);
+    if (polls[0].revents && !tcp) {
+      syscall(SYS_recvfrom, sink, bytes, sizeof(bytes), 0, NULL, NULL);
+      __atomic_add_fetch(&came, 1, __ATOMIC_RELAXED);
+    }
     else if (polls[0].revents && count < 256) polls[count++] = (struct pollfd){(int)syscall(SYS_accept, sink, NULL, NULL), POLLIN, 0};
     for (int i = 1; i < count; i++)
       if (polls[i].revents && syscall(SYS_read, polls[i].fd, bytes, sizeof(bytes)) <= 0) polls[i].fd = -1;
@@ -63,6 +68,29 @@ static void* work(void* unused) {
   return unused;
 }
 
+static void* work_together(void* unused) {
+  for (int i = 0; i < units; i++) {
+    if (send(shared, "together", 8, 0) != 8) fail("send");
+    if (i % 20 == 19) usleep(500);
+  }
+  return unused;
+}
+
+static int share(void) {
+  pthread_t threads[64];
+  for (int f = 0; f < flows; f++) {
+    shared = socket(AF_INET, SOCK_DGRAM, 0);
+    struct sockaddr_in to = sink_address();
+    if (connect(shared, (struct sockaddr*)&to, sizeof(to))) fail("connect");
+    for (int w = 0; w < workers && w < 64; w++) pthread_create(&threads[w], NULL, work_together, NULL);
+    for (int w = 0; w < workers && w < 64; w++) pthread_join(threads[w], NULL);
+    close(shared);
+  }
+  usleep(50000);
+  printf("%ld\n", __atomic_load_n(&came, __ATOMIC_RELAXED));
+  return 0;
+}
+
 int main(int argc, char** argv) {
   if (argc != 7) return 2;
   bool processes = !strcmp(argv[1], "processes");
@@ -74,7 +102,10 @@ int main(int argc, char** argv) {
   syscall(SYS_setsockopt, sink, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   if (syscall(SYS_bind, sink, &at, sizeof(at)) || (tcp && syscall(SYS_listen, sink, 128))) fail("bind");
   pthread_t drainer, threads[64];
+  int room = 4 << 20;
+  syscall(SYS_setsockopt, sink, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
   pthread_create(&drainer, NULL, drain, NULL);
+  if (!strcmp(argv[1], "shared")) return share();
   for (int w = 0; w < workers && w < 64; w++) {
     if (!processes) pthread_create(&threads[w], NULL, work, NULL);
     else if (fork() == 0) {

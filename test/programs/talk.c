@@ -102,12 +102,20 @@ static long receive_by(const char* call, int fd, void* bytes, size_t size, int f
   struct sockaddr_in from;
   socklen_t length = sizeof(from);
   struct iovec part = {bytes, size};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &part, .msg_iovlen = 1};
   if (!strcmp(call, "recv")) return recv(fd, bytes, size, flags);
-  if (!strcmp(call, "recvfrom")) return recvfrom(fd, bytes, size, flags, (struct sockaddr*)&from, &length);
+  if (!strcmp(call, "recvfrom")) {
+    ssize_t n = recvfrom(fd, bytes, size, flags, (struct sockaddr*)&from, &length);
+    if (n >= 0 && length == sizeof(from)) last_peer = from;
+    return n;
+  }
   if (!strcmp(call, "read")) return read(fd, bytes, size);
   if (!strcmp(call, "readv")) return readv(fd, &part, 1);
-  if (!strcmp(call, "recvmsg")) return recvmsg(fd, &message, flags);
+  if (!strcmp(call, "recvmsg")) {
+    ssize_t n = recvmsg(fd, &message, flags);
+    if (n >= 0 && message.msg_namelen == sizeof(from)) last_peer = from;
+    return n;
+  }
   if (!strcmp(call, "recvmmsg")) {
     struct mmsghdr one = {.msg_hdr = message};
     int n = recvmmsg(fd, &one, 1, flags, NULL);
@@ -115,6 +123,14 @@ static long receive_by(const char* call, int fd, void* bytes, size_t size, int f
   }
   errno = EINVAL;
   return -2;
+}
+
+static int flags_of(const char* word) {
+  if (!strcmp(word, "peek")) return MSG_PEEK;
+  if (!strcmp(word, "waitall")) return MSG_WAITALL;
+  if (!strcmp(word, "trunc")) return MSG_TRUNC;
+  if (!strcmp(word, "dontwait")) return MSG_DONTWAIT;
+  return 0;
 }
 
 static bool is_any(const char* verb, const char* const* names) {
@@ -197,10 +213,9 @@ static long step(char slot, const char* verb, char** arguments) {
   if (is_any(verb, kReceives)) {
     size_t size = (size_t)atol(first);
     memset(data, '.', size);
-    long n = receive_by(verb, *fd, data, size, !strcmp(second, "peek") ? MSG_PEEK : 0);
-    // What lies behind the received span must be as it was; it shows as changed data.
+    long n = receive_by(verb, *fd, data, size, flags_of(second));
     data_length = n < 0 ? 0 : (size_t)n;
-    for (size_t i = data_length; i < size; i++)
+    for (size_t i = data_length; !strcmp(second, "clean") && i < size; i++)  // behind the received span all must be as it was
       if (data[i] != '.') return -3;
     return n;
   }
@@ -208,6 +223,11 @@ static long step(char slot, const char* verb, char** arguments) {
     struct sockaddr_in to = address(arguments[1], first);
     *fd = socket(AF_INET, SOCK_STREAM, 0);
     return connect(*fd, (struct sockaddr*)&to, sizeof(to));
+  }
+  if (!strcmp(verb, "rawtcp")) {  // connected behind the hooks, which meet it at its first call
+    struct sockaddr_in to = address(NULL, first);
+    *fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    return syscall(SYS_connect, *fd, &to, sizeof(to));
   }
   if (!strcmp(verb, "again")) {
     struct sockaddr_in to = address(arguments[1], first);
@@ -232,6 +252,7 @@ static long step(char slot, const char* verb, char** arguments) {
     struct sockaddr_in to = address(NULL, first);
     return syscall(SYS_connect, *fd, &to, sizeof(to));
   }
+  if (!strcmp(verb, "from")) return last_peer.sin_port && ntohs(last_peer.sin_port) == port_of(first);
   if (!strcmp(verb, "rawsend")) return syscall(SYS_sendto, *fd, first, strlen(first), 0, NULL, 0);
   if (!strcmp(verb, "rawrecv")) {
     long n = syscall(SYS_recvfrom, *fd, data, sizeof(data), MSG_DONTWAIT, NULL, NULL);
@@ -243,6 +264,14 @@ static long step(char slot, const char* verb, char** arguments) {
     if (listen(*fd, 16)) return -1;
     char own[3] = {'@', slot, 0};
     return port_of(own);
+  }
+  if (!strcmp(verb, "rawdeaf")) {  // a listener whose queue is full: what connects to it gets no answer
+    *fd = bound(syscall(SYS_socket, AF_INET, SOCK_STREAM, 0), NULL);
+    if (syscall(SYS_listen, *fd, 0)) return -1;
+    char own[3] = {'@', slot, 0};
+    struct sockaddr_in to = address(NULL, own);
+    for (int i = 0; i < 3; i++) syscall(SYS_connect, (int)syscall(SYS_socket, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), &to, sizeof(to));
+    return 0;
   }
   if (!strcmp(verb, "accept")) return *fd = accept(fds[(int)first[0]], NULL, NULL);
   if (!strcmp(verb, "call")) {  // asks the echo server outside to connect to us

@@ -28,7 +28,11 @@ function driven(stdout: string): Map<string, Driven> {
 }
 
 beforeAll(async () => {
-  const [program, echo, dns] = await Promise.all([compile(folder, "hooks.cpp", "-lresolv"), echoServer(), nameServer()]);
+  const [program, echo, dns] = await Promise.all([
+    compile(folder, "hooks.cpp", "-lresolv"),
+    echoServer(),
+    nameServer(),
+  ]);
   const command = [program, String(echo.port), String(dns.port)];
   const plain = await start(program, command.slice(1)).finished;
   expect(plain.stderr).toBe("");

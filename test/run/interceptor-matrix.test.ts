@@ -27,25 +27,42 @@ describe.each(modes)("datagrams, %s", (_, mode) => {
   it.each(["send", "sendto"])("%s changes, then reorders and duplicates", async (call) => {
     const open = call === "sendto" ? ["x.rawudp", "a.udpto:@x"] : PEERS;
     const sends = times(4, (n) => `a.${call}:m${n}`);
-    const run = await talker.under([...MUTATE, ...SHUFFLE], ...open, mode, ...sends, ...times(7, () => "x.rawrecv"));
+    const run = await talker.under([...MUTATE, ...SHUFFLE], ...open, mode, ...sends, ...times(9, () => "x.rawrecv"));
     expect(run.all(`a.${call}:`).map(({ result }) => result)).toEqual([2, 2, 2, 2]);
     const wire = run.all("x.rawrecv").map(({ data }) => data);
-    expect(wire).toEqual(["MUT2", "MUT2", "MUT1", "MUT4", "MUT4", "MUT3", ""]);
+    expect(wire).toEqual(["MUT2", "MUT2", "MUT1", "MUT1", "MUT4", "MUT4", "MUT3", "MUT3", ""]);
     expect(run.fault("payload_mutation").applied).toBe(4);
     expect(run.fault("packet_reorder").applied).toBe(2);
-    expect(run.fault("packet_duplicate").applied).toBe(2);
+    expect(run.fault("packet_duplicate").applied).toBe(4);
   });
 
   it.each(["recv", "recvfrom"])("%s changes what was received, then reorders and duplicates", async (call) => {
     const arrivals = times(4, (n) => `x.rawsend:m${n}`);
-    const receives = times(6, () => `a.${call}:64`);
+    const receives = times(8, () => `a.${call}:64:clean`);
     const run = await talker.under([...MUTATE, ...SHUFFLE], ...PEERS, mode, ...arrivals, ...receives);
     // -3 would say that bytes behind the received span had changed.
-    expect(run.all(`a.${call}`).map(({ result }) => result)).toEqual([4, 4, 4, 4, 4, 4]);
-    expect(run.all(`a.${call}`).map(({ data }) => data)).toEqual(["MUT2", "MUT1", "MUT2", "MUT4", "MUT3", "MUT4"]);
+    expect(run.all(`a.${call}`).map(({ result }) => result)).toEqual(times(8, () => 4));
+    expect(run.all(`a.${call}`).map(({ data }) => data)).toEqual([
+      "MUT2",
+      "MUT1",
+      "MUT1",
+      "MUT2",
+      "MUT4",
+      "MUT3",
+      "MUT3",
+      "MUT4",
+    ]);
     expect(run.fault("payload_mutation").applied).toBe(4);
     expect(run.fault("packet_reorder").applied).toBe(2);
-    expect(run.fault("packet_duplicate").applied).toBe(2);
+    expect(run.fault("packet_duplicate").applied).toBe(4);
+  });
+
+  it.each(["recvfrom", "recvmsg"])("%s says who sent what it hands over, late or twice", async (call) => {
+    const senders = ["a.udpto:9", "x.rawudp", "x.rawto:@a", "y.rawudp", "y.rawto:@a", "x.rawsend:x1", "y.rawsend:y2"];
+    const asks = ["y", "x", "x", "y"].flatMap((sender) => [`a.${call}:64`, `n.from:@${sender}`]);
+    const run = await talker.under(SHUFFLE, ...senders, mode, ...asks);
+    expect(run.all(`a.${call}`).map(({ data }) => data)).toEqual(["y2", "x1", "x1", "y2"]);
+    expect(run.all("n.from").map(({ result }) => result)).toEqual([1, 1, 1, 1]);
   });
 
   it("what grows never passes the program's buffer", async () => {
@@ -67,20 +84,43 @@ describe.each(modes)("datagrams, %s", (_, mode) => {
 
 describe.each(modes)("streams, %s", (_, mode) => {
   it.each(["send", "sendto"])("%s says what the program asked to send, whatever left", async (call) => {
-    const run = await talker.under([...MUTATE, "--payload-mutation.target", "uplink_only"], `a.tcp:${echo.port}`, mode, `a.${call}:amb`, "a.sleep:30", "a.recv:64");
+    const run = await talker.under(
+      [...MUTATE, "--payload-mutation.target", "uplink_only"],
+      `a.tcp:${echo.port}`,
+      mode,
+      `a.${call}:amb`,
+      "a.sleep:30",
+      "a.recv:64:clean",
+    );
     expect(run.one(`a.${call}:`).result).toBe(3);
     expect(run.one("a.recv").data).toBe("aMUTb");
   });
 
   it.each(["recv", "recvfrom"])("%s hands over the changed span", async (call) => {
-    const run = await talker.under([...MUTATE, "--payload-mutation.target", "downlink_only"], `a.tcp:${echo.port}`, mode, "a.send:amb", "a.sleep:30", `a.${call}:64`);
+    const run = await talker.under(
+      [...MUTATE, "--payload-mutation.target", "downlink_only"],
+      `a.tcp:${echo.port}`,
+      mode,
+      "a.send:amb",
+      "a.sleep:30",
+      `a.${call}:64:clean`,
+    );
     expect(run.one(`a.${call}`)).toMatchObject({ result: 5, data: "aMUTb" });
   });
 
   it("a held segment is overtaken by what follows, changed bytes and all", async () => {
     const flags = [...MUTATE, "--payload-mutation.target", "uplink_only", "--packet-reorder", "100%:1"];
     const before = echo.received.length;
-    await talker.under(flags, `a.tcp:${echo.port}`, mode, "a.send:m1", "a.send:m2", "a.send:m3", "a.shut", "a.sleep:30");
+    await talker.under(
+      flags,
+      `a.tcp:${echo.port}`,
+      mode,
+      "a.send:m1",
+      "a.send:m2",
+      "a.send:m3",
+      "a.shut",
+      "a.sleep:30",
+    );
     expect(Buffer.concat(echo.received.slice(before)).toString()).toBe("MUT2MUT1MUT3");
   });
 });
@@ -94,7 +134,11 @@ describe("a call that makes no progress", () => {
     const peers = [`x.rawudp:${await freePort()}`, "a.udp:@x", "x.rawto:@a"];
     const plain = await talker.under(flags, ...peers, "a.nonblock", ...arrivals, ...receives);
     const idle = await talker.under(flags, ...peers, "a.nonblock", ...empty, ...arrivals, ...empty, ...receives);
-    const got = (run: typeof plain): string[] => run.all("a.recv").map(({ data }) => data).filter((data) => data !== "");
+    const got = (run: typeof plain): string[] =>
+      run
+        .all("a.recv")
+        .map(({ data }) => data)
+        .filter((data) => data !== "");
     expect(got(plain).length).toBeGreaterThan(2);
     expect(got(plain).length).toBeLessThan(18);
     expect(got(idle)).toEqual(got(plain));
@@ -103,14 +147,32 @@ describe("a call that makes no progress", () => {
   });
 
   it("changes nothing: a full socket answers EAGAIN, and no mutation is counted", async () => {
-    const run = await talker.under(MUTATE, "l.listen", "a.tcp:@l", "b.accept:l", "a.nonblock", "a.fill", "a.send:m1", "a.write:m2", "a.sendto:m3");
+    const run = await talker.under(
+      MUTATE,
+      "l.listen",
+      "a.tcp:@l",
+      "b.accept:l",
+      "a.nonblock",
+      "a.fill",
+      "a.send:m1",
+      "a.write:m2",
+      "a.sendto:m3",
+    );
     expect(run.steps.slice(-3).map(({ errno }) => errno)).toEqual(["EAGAIN", "EAGAIN", "EAGAIN"]);
     expect(run.fault("payload_mutation")).toMatchObject({ applied: 0 });
     expect(run.journal).toEqual([]);
   });
 
   it("waits for nothing: a full socket under latency answers EAGAIN at once", async () => {
-    const run = await talker.under(["--uplink.latency", "300ms"], "l.listen", "a.tcp:@l", "b.accept:l", "a.nonblock", "a.fill", "a.send:x");
+    const run = await talker.under(
+      ["--uplink.latency", "300ms"],
+      "l.listen",
+      "a.tcp:@l",
+      "b.accept:l",
+      "a.nonblock",
+      "a.fill",
+      "a.send:x",
+    );
     expect(run.one("a.send")).toMatchObject({ result: -1, errno: "EAGAIN" });
     expect(run.one("a.send").ms).toBeLessThan(150);
   });

@@ -37,21 +37,43 @@ describe("a client of a server outside", () => {
 
   it("waits once for one answer, however many receives take it", async () => {
     const receives = ["a.recv:2", "a.recvfrom:1", "a.read:2"];
-    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", ...receives);
+    const run = await talker.under(
+      ["--downlink.latency", `${WAY_MS}ms`],
+      `a.tcp:${echo.port}`,
+      "a.send:hello",
+      ...receives,
+    );
     const waits = run.steps.slice(-3).map(({ ms }) => ms);
-    expect(run.steps.slice(-3).map(({ data }) => data).join("")).toBe("hello");
+    expect(
+      run.steps
+        .slice(-3)
+        .map(({ data }) => data)
+        .join(""),
+    ).toBe("hello");
     expect(waits[0]).toBeGreaterThanOrEqual(WAY_MS - 5); // the answer had a moment's start
     expect((waits[1] ?? 0) + (waits[2] ?? 0)).toBeLessThan(WAY_MS / 2);
   });
 
   it("waits for no more than is left, when it comes late for the answer", async () => {
-    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", "a.sleep:200", "a.recv:10");
+    const run = await talker.under(
+      ["--downlink.latency", `${WAY_MS}ms`],
+      `a.tcp:${echo.port}`,
+      "a.send:hello",
+      "a.sleep:200",
+      "a.recv:10",
+    );
     expect(run.one("a.recv")).toMatchObject({ data: "hello" });
     expectWays(run, "a.recv", 0);
   });
 
   it("looks ahead without taking: a peek waits too, and the receive behind it no more", async () => {
-    const run = await talker.under(["--downlink.latency", `${WAY_MS}ms`], `a.tcp:${echo.port}`, "a.send:hello", "a.recv:10:peek", "a.recv:10");
+    const run = await talker.under(
+      ["--downlink.latency", `${WAY_MS}ms`],
+      `a.tcp:${echo.port}`,
+      "a.send:hello",
+      "a.recv:10:peek",
+      "a.recv:10",
+    );
     expect(run.steps.slice(-2).map(({ data }) => data)).toEqual(["hello", "hello"]);
     const [peek, taken] = run.steps.slice(-2);
     expect(peek?.ms).toBeGreaterThanOrEqual(WAY_MS - 5);
@@ -71,7 +93,17 @@ describe("both ends in one run", () => {
   });
 
   it("over TCP, the server in a process of its own", async () => {
-    const run = await talker.under(["--latency", `${WAY_MS}ms`], "l.listen", "f.fork", "a.tcp:@l", "a.send:ask", "b.accept:l", "f.fork", "b.recv:10", "b.send:answer");
+    const run = await talker.under(
+      ["--latency", `${WAY_MS}ms`],
+      "l.listen",
+      "f.fork",
+      "a.tcp:@l",
+      "a.send:ask",
+      "b.accept:l",
+      "f.fork",
+      "b.recv:10",
+      "b.send:answer",
+    );
     expectWays(run, "b.recv", 0);
     expectWays(run, "b.send", 0);
   });
@@ -99,14 +131,29 @@ describe("both ends in one run", () => {
 describe("a server with a client outside", () => {
   it("over TCP: the accepting end carries the faults", async () => {
     const caller = [`c.tcp:${echo.port}`, "c.call:@l"];
-    const run = await talker.under(["--latency", `${WAY_MS}ms`], "l.listen", ...caller, "b.accept:l", "b.send:hello", "b.recv:10");
+    const run = await talker.under(
+      ["--latency", `${WAY_MS}ms`],
+      "l.listen",
+      ...caller,
+      "b.accept:l",
+      "b.send:hello",
+      "b.recv:10",
+    );
     expectWays(run, "b.send", 1);
     expectWays(run, "b.recv", 1);
     expect(run.one("b.recv").data).toBe("hello");
   });
 
   it("over UDP", async () => {
-    const run = await talker.under(["--latency", `${WAY_MS}ms`], "x.rawudp", "b.udp:@x", "x.rawto:@b", "x.rawsend:ask", "b.recv:10", "b.send:answer");
+    const run = await talker.under(
+      ["--latency", `${WAY_MS}ms`],
+      "x.rawudp",
+      "b.udp:@x",
+      "x.rawto:@b",
+      "x.rawsend:ask",
+      "b.recv:10",
+      "b.send:answer",
+    );
     expect(run.one("b.recv").ms).toBeGreaterThanOrEqual(WAY_MS - 10); // it had arrived a moment before
     expectWays(run, "b.send", 1);
   });

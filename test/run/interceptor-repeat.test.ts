@@ -25,7 +25,12 @@ async function journalOf(seed: string, flags: readonly string[], command: readon
 describe.each([
   ["threads", "udp", ["--packet-loss", "10%"], 2],
   ["threads", "tcp", ["--packet-loss", "30%", "--loss-mode", "drop"], 1],
-  ["processes", "udp", ["--packet-loss", "50%", "--payload-mutation.type", "corrupt_bytes", "--payload-mutation.prob", "10%"], 1],
+  [
+    "processes",
+    "udp",
+    ["--packet-loss", "50%", "--payload-mutation.type", "corrupt_bytes", "--payload-mutation.prob", "10%"],
+    1,
+  ],
 ] as const)("8 %s over %s, %j", (workers, protocol, flags, flows) => {
   it("repeat byte for byte with one seed, and differ with another", async () => {
     const units = 1000;
@@ -38,4 +43,18 @@ describe.each([
     expect(again.join("\n") === first.join("\n")).toBe(true);
     expect(other.join("\n") === first.join("\n")).toBe(false);
   });
+});
+
+it("threads that share a socket lose, hold and double together without losing count", async () => {
+  const [workers, flows, units] = [8, 4, 500];
+  const faults = ["--packet-loss", "10%", "--packet-reorder", "20%:3", "--packet-duplicate", "20%:1"];
+  const command = [program, "shared", "udp", String(await freePort()), ...[workers, flows, units].map(String)];
+  const { code, stdout, evidence } = await evidenceOf(folder, ["--seed", "9", ...faults], command);
+  expect(code).toBe(0);
+  const applied = (name: string): number => evidence.faults.find(({ fault }) => fault === name)?.applied ?? Number.NaN;
+  const sent = workers * flows * units;
+  expect(applied("packet_loss") / sent).toBeGreaterThan(0.08);
+  expect(applied("packet_loss") / sent).toBeLessThan(0.12);
+  expect(applied("packet_reorder")).toBeGreaterThan(0);
+  expect(Number(stdout)).toBe(sent - applied("packet_loss") + applied("packet_duplicate"));
 });

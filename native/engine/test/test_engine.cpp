@@ -184,8 +184,8 @@ TEST_CASE("limits in bytes end every cutting of a stream at the same unit") {
     Outcome half_opened = check_alike(row, {{OpKind::Send, 20000}, {OpKind::Recv, 20000}, {OpKind::Send, 25000}});
     CHECK(half_opened.budget_ended[0] >= 40000 / kStreamUnitBytes);
     row.faults &= ~bit(Fault::HalfOpen);
-    std::vector<Turn> turns = {{OpKind::Send, 25000}, {OpKind::Recv, 25000}, {OpKind::Send, 25000}, {OpKind::Recv, 25000}};
-    Outcome spent = check_alike(row, turns);
+    constexpr Turn ask = {OpKind::Send, 25000}, answer = {OpKind::Recv, 25000};
+    Outcome spent = check_alike(row, {ask, answer, ask, answer});
     CHECK(spent.budget_ended[0] < 45000 / kStreamUnitBytes);
     CHECK(spent.budget_ended[1] < 35000 / kStreamUnitBytes);
   }

@@ -102,10 +102,10 @@ Run run(bool at_once) {
 TEST_CASE("four threads at once decide what one thread decides") {
   Run apart = run(false), at_once = run(true);
   CHECK(apart.of_flow.size() == kThreads + kSharedFlows);
-  for (auto& [key, told] : apart.of_flow) {
-    CAPTURE(key);
-    CHECK(told.size() > 500);
-    CHECK(told == at_once.of_flow[key]);
+  for (auto& flow : apart.of_flow) {
+    CAPTURE(flow.first);
+    CHECK(flow.second.size() > 500);
+    CHECK(flow.second == at_once.of_flow[flow.first]);
   }
   for (const Run& r : {apart, at_once}) {
     CHECK(r.shared_ops == kThreads * kCalls);

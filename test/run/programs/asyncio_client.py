@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 async def fetch(url):
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n".encode())
-    answer = await reader.read()
+    writer.write(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    body = await reader.readexactly(int(head.partition("content-length: ")[2].split()[0]))
     writer.close()
-    return answer.partition(b"\r\n\r\n")[2].decode()
+    return body.decode()
 
 
 start = time.monotonic()

@@ -1,4 +1,5 @@
-// The real programs: how each is called to fetch the servers' BODY, and what it says when something is wrong.
+// The real programs: how each is called to fetch the servers' BODY, and what it says when something is wrong. Each says
+// on stderr how long it took, as elapsed_s=SECONDS.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { QUERY, type Servers } from "./servers.js";
@@ -25,6 +26,8 @@ const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const http = (host: string, servers: Servers) => `http://${host}:${servers.httpPort}/`;
 const DEBIAN_PYTHON = "/usr/bin/python3";
 const PYTHON = existsSync(DEBIAN_PYTHON) ? DEBIAN_PYTHON : "python3";
+/** For programs that say nothing of their time; exits as the program does. */
+const TIMED = ["bash", "-c", 'TIMEFORMAT="elapsed_s=%R"; time "$0" "$@"'];
 
 /** All clients; Java's class is in a folder that the caller compiled it to. */
 export function clients(classes: string): Client[] {
@@ -40,7 +43,7 @@ export function clients(classes: string): Client[] {
     },
     {
       name: "wget",
-      command: (host, servers) => ["wget", "-nv", "--tries=1", "--no-config", "-O", "-", http(host, servers)],
+      command: (host, servers) => [...TIMED, "wget", "--no-config", "--tries=1", "-O", "-", http(host, servers)],
       refused: { code: 4, says: "Connection refused" },
       nxdomain: { code: 4, says: "unable to resolve host address" },
       reset: { code: 4, says: "Connection reset by peer" },
@@ -57,7 +60,7 @@ export function clients(classes: string): Client[] {
     {
       name: "Python asyncio",
       command: (host, servers) => [PYTHON, script("asyncio_client.py"), http(host, servers)],
-      refused: { code: 1, says: "[Errno 111] Connect call failed" },
+      refused: { code: 1, says: "[Errno 111]" },
       nxdomain: { code: 1, says: "Name or service not known" },
       reset: { code: 1, says: "Connection reset by peer" },
       blocking: false,
@@ -83,7 +86,7 @@ export function clients(classes: string): Client[] {
     },
     {
       name: "redis-cli",
-      command: (host, servers) => ["redis-cli", "-h", host, "-p", `${servers.redisPort}`, "GET", "body"],
+      command: (host, servers) => [...TIMED, "redis-cli", "-h", host, "-p", `${servers.redisPort}`, "GET", "body"],
       refused: { code: 1, says: "Connection refused" },
       nxdomain: { code: 1, says: "Name or service not known" },
       reset: { code: 1, says: "Connection reset by peer" },
@@ -92,12 +95,13 @@ export function clients(classes: string): Client[] {
     {
       name: "psql",
       command: (host, servers) => [
+        ...TIMED,
         ...["psql", "-XAt", "-c", QUERY],
         `host=${host} port=${servers.postgresPort} user=postgres dbname=postgres`,
       ],
       refused: { code: 2, says: "Connection refused" },
       nxdomain: { code: 2, says: "could not translate host name" },
-      reset: { code: 1, says: "Connection reset by peer" },
+      reset: { code: 2, says: "server closed the connection unexpectedly" }, // libpq's words for ECONNRESET
       blocking: false,
     },
   ];

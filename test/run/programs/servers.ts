@@ -29,23 +29,31 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Starts a server that ends with this process at the latest, as another user if one is named; resolves once it accepts. */
+/** setpriv's flags for running as another user; none for running as oneself. */
+function asUser(user: string | undefined): string[] {
+  return user === undefined ? [] : [`--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
+}
+
+/** Starts a server that ends with this process at the latest; resolves once it accepts. */
 async function startServer(user: string | undefined, port: number, command: string[]): Promise<ChildProcess> {
-  const as = user === undefined ? [] : [`--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
-  const server = spawn("setpriv", ["--pdeathsig=INT", ...as, "--", ...command], { stdio: ["ignore", "ignore", "pipe"] });
+  const stdio: ("ignore" | "pipe")[] = ["ignore", "ignore", "pipe"];
+  const server = spawn("setpriv", ["--pdeathsig=INT", ...asUser(user), "--", ...command], { stdio });
   let said = "";
-  server.stderr.on("data", (data) => {
+  server.stderr?.on("data", (data) => {
     said += data;
   });
   for (const deadline = performance.now() + 20_000; ; ) {
     const socket = connect(port, "127.0.0.1");
-    const accepted = await Promise.race([
-      once(socket, "connect").then(() => true),
-      new Promise<boolean>((resolve) => socket.on("error", () => resolve(false))),
-    ]);
+    const accepted = await once(socket, "connect").then(
+      () => true,
+      () => false,
+    );
     socket.destroy();
     if (accepted) return server;
-    if (server.exitCode !== null || performance.now() > deadline) throw new Error(`${command[0]} did not start: ${said}`);
+    if (server.exitCode !== null || performance.now() > deadline) {
+      server.kill("SIGKILL");
+      throw new Error(`${command[0]} did not start: ${said}`);
+    }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
@@ -67,7 +75,7 @@ function postgresPrograms(): string {
 export async function startServers(): Promise<Servers> {
   const folder = mkdtempSync(join(tmpdir(), "mishap-servers-"));
   const http = createServer((_request, response) => {
-    response.writeHead(200, { "content-length": BODY.length, connection: "close" }).end(BODY);
+    response.writeHead(200, { "content-length": BODY.length }).end(BODY);
   }).listen(0, "127.0.0.1");
   const started: ChildProcess[] = [];
   const stop = async () => {
@@ -93,9 +101,8 @@ export async function startServers(): Promise<Servers> {
       chownSync(data, id("-u"), id("-g"));
     }
     const programs = postgresPrograms();
-    const as = user === undefined ? [] : [`--reuid=${user}`, `--regid=${user}`, "--clear-groups"];
     const initdb = [join(programs, "initdb"), "-D", data, "-A", "trust", "-U", "postgres", "--no-sync", "--locale=C"];
-    execFileSync("setpriv", [...as, "--", ...initdb], { cwd: "/", stdio: "ignore" });
+    execFileSync("setpriv", [...asUser(user), "--", ...initdb], { cwd: "/", stdio: "ignore" });
     const postgresPort = await freePort();
     const flags = ["-D", data, "-h", "127.0.0.1", "-p", `${postgresPort}`, "-k", "", "-F"];
     started.push(await startServer(user, postgresPort, [join(programs, "postgres"), ...flags]));

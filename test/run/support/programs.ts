@@ -15,7 +15,18 @@ export async function compile(folder: string, source: string, ...options: string
   const program = join(folder, source.replace(/\.\w+$/, ""));
   const compiler = source.endsWith(".cpp") ? ["g++", "-std=c++20"] : ["gcc", "-std=gnu17"];
   const [command = "", standard = ""] = compiler;
-  await run(command, [standard, "-O1", "-Wall", "-Wextra", "-Werror", "-o", program, join(sources, source), "-pthread", ...options]);
+  await run(command, [
+    standard,
+    "-O1",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-o",
+    program,
+    join(sources, source),
+    "-pthread",
+    ...options,
+  ]);
   return program;
 }
 
@@ -66,7 +77,9 @@ export async function freePort(): Promise<number> {
 }
 
 /** Counts datagrams and answers each with as many as `answers` gives for it. */
-export async function datagramPeer(answers: (request: Buffer) => readonly (string | Buffer)[] = () => []): Promise<Peer> {
+export async function datagramPeer(
+  answers: (request: Buffer) => readonly (string | Buffer)[] = () => [],
+): Promise<Peer> {
   const peer = { port: 0, received: [] as Buffer[], endings: [] as string[] };
   const socket: Datagrams = createSocket({ type: "udp4", recvBufferSize: 4 << 20 });
   socket.on("message", (message, from) => {

@@ -91,7 +91,11 @@ export class Talker {
     const journal = join(this.#folder, `journal-${++serial}`);
     const run = await evidenceOf(this.#folder, ["--journal", journal, ...flags], this.command(steps));
     const lines = readFileSync(journal, "utf8").split("\n").slice(0, -1);
-    return new Talk(run.stdout, run.evidence, lines.map((line) => JSON.parse(line) as JournalLine));
+    return new Talk(
+      run.stdout,
+      run.evidence,
+      lines.map((line) => JSON.parse(line) as JournalLine),
+    );
   }
 
   /** As it is, with other variables in its environment if any are given. */

@@ -1,0 +1,76 @@
+// Evidence is measured where a fault takes effect, not copied from the decision: an interceptor built to wait half of what
+// it decides must say half. It is put where a copy of mishap looks for its interceptor.
+import { execFile } from "node:child_process";
+import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { beforeAll, expect, it } from "vitest";
+import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
+import { scratchFolder, start } from "./cli-harness.js";
+import { echoServer } from "./support/programs.js";
+import { Talker } from "./support/talk.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+const folder = scratchFolder();
+let talker: Talker;
+let port = 0;
+
+beforeAll(async () => {
+  const release = join(folder, "build/Release");
+  mkdirSync(release, { recursive: true });
+  cpSync(join(root, "dist"), join(folder, "dist"), { recursive: true });
+  for (const file of ["package.json", "node_modules"]) symlinkSync(join(root, file), join(folder, file));
+  for (const file of ["mishap.node", "mishap-janitor"])
+    copyFileSync(join(root, "build/Release", file), join(release, file));
+  const sources = ["engine", "link", "segment", "wire", "interceptor"].flatMap((name) => {
+    try {
+      return readdirSync(join(root, "native", name)).map((file) => join(root, "native", name, file));
+    } catch {
+      return []; // a folder that is not there yet
+    }
+  });
+  const flags =
+    "-std=c++20 -O0 -shared -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-threadsafe-statics -ftls-model=initial-exec";
+  const built = promisify(execFile)("g++", [
+    ...flags.split(" "),
+    "-DMISHAP_TEST_WAIT_HALF",
+    `-I${join(root, "native")}`,
+    ...["-o", join(release, "libmishap-interceptor.so")],
+    ...sources.filter((file) => file.endsWith(".cpp")),
+    "-Wl,-z,now,-z,nodelete",
+  ]);
+  const [made, echo] = await Promise.all([Talker.in(folder), echoServer(), built]);
+  talker = made;
+  port = echo.port;
+});
+
+async function evidenceOfHalf(flags: readonly string[], ...steps: string[]): Promise<Evidence> {
+  const file = join(folder, "evidence.json");
+  const main = join(folder, "dist/cli/main.js");
+  const end = await start(process.execPath, [main, "run", "--json", file, ...flags, "--", ...talker.command(steps)])
+    .finished;
+  expect(end.code).toBe(0);
+  return evidenceSchema.parse(JSON.parse(readFileSync(file, "utf8")));
+}
+
+it.each([
+  ["latency", 200, ["--latency", "200ms"], "a.send:x a.recv:1"],
+  ["uplink.latency", 200, ["--uplink.latency", "200ms"], "a.send:x"],
+  ["downlink.latency", 200, ["--downlink.latency", "200ms"], "a.send:x a.recv:1"],
+  ["dns.delay", 200, ["--dns.delay", "200ms"], "b.named:localhost"],
+  ["dns.timeout", 200, ["--dns.timeout", "200ms"], "b.named:localhost"],
+  ["timeout.connect", 200, ["--timeout.connect", "200ms", "--latency", "1s"], ""],
+  [
+    "session_budget",
+    200,
+    ["--session-budget.max-ops", "1", "--session-budget.action", "timeout", "--session-budget.budget-timeout", "200ms"],
+    "a.send:x a.send:x",
+  ],
+])("%s: half of what was asked is what evidence says", async (fault, askedMs, flags, steps) => {
+  const evidence = await evidenceOfHalf(flags, `a.tcp:${port}`, ...steps.split(" ").filter((step) => step !== ""));
+  const found = evidence.faults.find((each) => each.fault === fault);
+  expect(found?.applied).toBeGreaterThan(0);
+  expect(found?.p50_ns).toBeGreaterThanOrEqual(0.48 * askedMs * 1e6);
+  expect(found?.p50_ns).toBeLessThan(0.75 * askedMs * 1e6);
+});

@@ -1,0 +1,220 @@
+// Whatever is wrong, the program runs on, unfaulted: a segment that does not check out, signals, forks, descriptors that
+// change hands behind our back.
+import { execFileSync } from "node:child_process";
+import {
+  chownSync,
+  closeSync,
+  copyFileSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { INTERCEPTOR_PATH } from "../../src/api/preload.js";
+import { compile as compilePolicy, parsePolicy } from "../../src/policy/index.js";
+import { codec, Segment } from "../../src/segment/index.js";
+import { freshProject, scratchFolder } from "./cli-harness.js";
+import { echoServer, type Peer } from "./support/programs.js";
+import { type Step, Talker } from "./support/talk.js";
+
+const WAY_MS = 150;
+const folder = scratchFolder();
+let talker: Talker;
+let echo: Peer;
+let segment: Segment;
+
+beforeAll(async () => {
+  [talker, echo] = await Promise.all([Talker.in(folder), echoServer()]);
+  segment = Segment.create({ project: freshProject(), seed: 1n });
+  const { row, targets } = compilePolicy("faults", parsePolicy({ latency: `${WAY_MS}ms` }), { runSeed: 1n });
+  segment.publish(
+    0,
+    { ...row },
+    targets.map((target) => ({ ...target })),
+  );
+  segment.activate({ defaultPolicy: 0, unix: false, names: false });
+});
+afterAll(() => segment.close({ unlink: true }));
+
+/** The program with the interceptor and this segment put into its environment by hand; how long its connect took. */
+async function connectUnder(path: string): Promise<Step | undefined> {
+  const env = { LD_PRELOAD: INTERCEPTOR_PATH, MISHAP_SEGMENT: path };
+  const steps = await talker.bare([`a.tcp:${echo.port}`, "a.send:hello", "a.recv:5"], env);
+  expect(steps.map(({ result }) => result)).toEqual([0, 5, 5]);
+  return steps[0];
+}
+
+async function expectFaulted(path: string): Promise<void> {
+  expect((await connectUnder(path))?.ms).toBeGreaterThanOrEqual(2 * WAY_MS);
+}
+async function expectUnfaulted(path: string): Promise<void> {
+  expect((await connectUnder(path))?.ms).toBeLessThan(WAY_MS);
+}
+
+/** Overwrites bytes of the segment while something is looked at, and puts them back. */
+async function overwritten(offset: number, bytes: Buffer, look: () => Promise<void>): Promise<void> {
+  const file = openSync(segment.path, "r+");
+  const before = Buffer.alloc(bytes.length);
+  readSync(file, before, 0, before.length, offset);
+  writeSync(file, bytes, 0, bytes.length, offset);
+  try {
+    await look();
+  } finally {
+    writeSync(file, before, 0, before.length, offset);
+    closeSync(file);
+  }
+}
+
+const header = codec.struct("Header").fields;
+const offsetOf = (name: string): number => header.find((field) => field.name === name)?.offset ?? Number.NaN;
+
+describe("a segment put into the environment by hand", () => {
+  it("is used when it checks out", () => expectFaulted(segment.path));
+
+  it.each(["magic", "abi_version", "layout_hash", "total_size", "regions"])("with a wrong %s is not", async (field) => {
+    await overwritten(offsetOf(field), Buffer.alloc(4, 0x5a), () => expectUnfaulted(segment.path));
+    await expectFaulted(segment.path);
+  });
+
+  it("cut short is not", async () => {
+    for (const bytes of [0, 100, 4096, 65536]) {
+      const path = join(folder, `cut-${bytes}`);
+      copyFileSync(segment.path, path);
+      truncateSync(path, bytes);
+      await expectUnfaulted(path);
+    }
+  });
+
+  it("that is anything else is not", async () => {
+    const [text, fifo, link] = [join(folder, "text"), join(folder, "fifo"), join(folder, "link")];
+    writeFileSync(text, "not a segment\n".repeat(100_000));
+    execFileSync("mkfifo", [fifo]);
+    symlinkSync(segment.path, link);
+    for (const path of [text, fifo, link, folder, join(folder, "missing"), "", "/dev/zero"])
+      await expectUnfaulted(path);
+  });
+
+  it.skipIf(process.getuid?.() !== 0)("of another user is not (needs root to make one)", async () => {
+    const path = join(folder, "foreign");
+    copyFileSync(segment.path, path);
+    chownSync(path, 65534, 65534);
+    await expectUnfaulted(path);
+  });
+
+  it("whose state is unheard of, paused or retired is not in force", async () => {
+    for (const state of [0, 2, 3, 77])
+      await overwritten(offsetOf("state"), Buffer.from([state]), () => expectUnfaulted(segment.path));
+    await expectFaulted(segment.path);
+  });
+
+  it("filled with nonsense does no harm while the program runs", async () => {
+    const size = 1 << 16;
+    for (let page = 4096; page < 400_000; page += size) {
+      const noise = Buffer.from(Uint8Array.from({ length: size }, (_, n) => (n * 167 + page) & 0xff));
+      await overwritten(page, noise, async () => {
+        const env = { LD_PRELOAD: INTERCEPTOR_PATH, MISHAP_SEGMENT: segment.path };
+        const steps = await talker.bare(["x.rawudp", "a.udp:@x", "x.rawto:@a", "a.nonblock", "a.recv:5"], env);
+        expect(steps).toHaveLength(5);
+      });
+    }
+  });
+});
+
+describe("signals", () => {
+  it("during a wait are handled, and neither shorten nor fail the call", async () => {
+    const run = await talker.under(
+      ["--latency", "200ms"],
+      `a.tcp:${echo.port}`,
+      "a.alarm:20",
+      "a.send:hello",
+      "a.alarm:0",
+      "a.alarms",
+    );
+    expect(run.one("a.send")).toMatchObject({ result: 5 });
+    expect(run.one("a.send").ms).toBeGreaterThanOrEqual(200);
+    expect(run.one("a.alarms").result).toBeGreaterThan(3);
+    expect(run.evidence.fallbacks.reentered).toBeGreaterThan(0); // the handler's own write passed through
+  });
+
+  it("during a connect under a limit do not end it", async () => {
+    const run = await talker.under(["--timeout.connect", "300ms"], "x.rawdeaf", "a.alarm:20", "a.tcp:@x");
+    expect(run.one("a.tcp").errno).toBe("ETIMEDOUT");
+    expect(run.one("a.tcp").ms).toBeGreaterThanOrEqual(300);
+  });
+});
+
+describe("descriptors", () => {
+  it("go on faulted in a child that fork made", async () => {
+    const run = await talker.under(
+      ["--uplink.latency", "80ms"],
+      `a.tcp:${echo.port}`,
+      "f.fork",
+      "a.send:hello",
+      "a.recv:5",
+      `b.tcp:${echo.port}`,
+    );
+    expect(run.one("a.send").ms).toBeGreaterThanOrEqual(80);
+    expect(run.one("b.tcp").ms).toBeGreaterThanOrEqual(80);
+    expect(run.evidence.flows).toBe(2);
+  });
+
+  it("may all be closed by the program, which is faulted as before", async () => {
+    const run = await talker.under(
+      ["--uplink.latency", "80ms"],
+      `a.tcp:${echo.port}`,
+      "a.closeall",
+      `b.tcp:${echo.port}`,
+      "b.send:x",
+    );
+    expect(run.one("b.send").ms).toBeGreaterThanOrEqual(80);
+  });
+
+  it("closed and reused for a file behind our back: the file is read and written at once", async () => {
+    const file = join(folder, "plain");
+    const reuse = [`a.tcp:${echo.port}`, "a.rawclose", `b.rawopen:${file}`];
+    const run = await talker.under(["--latency", "300ms"], ...reuse, "b.write:hello", "b.read:5");
+    expect(run.one("b.write")).toMatchObject({ result: 5, errno: "" });
+    expect(run.one("b.write").ms + run.one("b.read").ms).toBeLessThan(150);
+    expect(readFileSync(file, "latin1")).toBe("hello");
+    expect(run.evidence.fallbacks.stale_descriptor).toBeGreaterThan(0);
+  });
+
+  it("closed and reused behind our back under every terminal fault: the file is not harmed", async () => {
+    const file = join(folder, "spared");
+    const flags = [
+      "--packet-loss",
+      "100%",
+      "--loss-mode",
+      "drop",
+      "--timeout.connect",
+      "50ms",
+      "--packet-duplicate",
+      "100%",
+    ];
+    const reuse = ["x.rawudp", "a.udp:@x", "a.rawclose", `b.rawopen:${file}`];
+    const run = await talker.under(flags, ...reuse, "b.write:hello", "b.write:again");
+    expect(run.all("b.write").map(({ result }) => result)).toEqual([5, 5]);
+    expect(readFileSync(file, "latin1")).toBe("helloagain");
+  });
+});
+
+it("the interceptor knows no policy field", () => {
+  const folderOf = new URL("../../native/interceptor/", import.meta.url);
+  const fields = codec.struct("Row").fields.map(({ name }) => name);
+  const shared = new Set(["seq", "name", "seed", "faults", "reserved", "up", "down"]); // words with other meanings too
+  const files = readdirSync(folderOf).filter((file) => /\.(cpp|h|def)$/.test(file));
+  expect(files.length).toBeGreaterThan(5);
+  for (const file of files) {
+    const text = readFileSync(new URL(file, folderOf), "utf8");
+    expect(text, file).not.toMatch(/#include\s*[<"].*\brow\.h/);
+    for (const field of fields)
+      if (!shared.has(field)) expect(text, file).not.toMatch(new RegExp(`(\\.|->)${field}\\b`));
+    expect(text, file).not.toMatch(/\bRow\s*[*&]?\s*\w+\s*[=;(]|cached_row|read_row/);
+  }
+});
