@@ -18,9 +18,11 @@ constexpr u64 draw_key(u64 seed, u64 flow_key, OpKind kind, Direction direction)
   return mix(mix(seed + 0x9e3779b97f4a7c15ull) ^ flow_key) + ((static_cast<u64>(kind) << 1) | static_cast<u64>(direction)) * 0xd1342543de82ef95ull;
 }
 
-constexpr u64 draw(u64 key, Stage stage, u64 unit, u32 nth = 0) {
-  return mix(key + unit * 0x9e3779b97f4a7c15ull + ((static_cast<u64>(stage) << 8) | nth) * 0x8cb92ba72f3d8dd7ull);
-}
+// What stays the same for the draws of one kind, and one of them.
+constexpr u64 draw_base(u64 key, Stage stage, u32 nth) { return key + ((static_cast<u64>(stage) << 8) | nth) * 0x8cb92ba72f3d8dd7ull; }
+constexpr u64 draw_from(u64 base, u64 unit) { return mix(base + unit * 0x9e3779b97f4a7c15ull); }
+
+constexpr u64 draw(u64 key, Stage stage, u64 unit, u32 nth = 0) { return draw_from(draw_base(key, stage, nth), unit); }
 
 // True with the given probability: the top 32 bits against ppm, exact to 2^-32 of a million.
 constexpr bool chance(u64 drawn, u64 ppm) { return (((drawn >> 32) * kCertainPpm) >> 32) < ppm; }

@@ -11,10 +11,6 @@
 namespace mishap::engine {
 namespace {
 
-constexpr u32 kOffsetBits = 11;
-static_assert(kStreamUnitBytes < 1u << kOffsetBits);
-constexpr u64 kOneUnit = 1ull << kOffsetBits;
-
 u64 unit_of(const FlowDirection& state) { return state.progress >> kOffsetBits; }
 u64 offset_in(const FlowDirection& state) { return state.progress & (kOneUnit - 1); }
 
@@ -192,6 +188,10 @@ Step next_step(Call* call, u64 bytes_left, bool one_unit) {
   call->start = call->draft;
   call->ahead_at_start = call->ahead;
   Step step;
+  u64 rest_of_unit = kStreamUnitBytes - offset_in(call->draft);
+  step.bytes = pass_untouched(call, one_unit && call->stream && rest_of_unit < bytes_left ? rest_of_unit : bytes_left);
+  bytes_left -= step.bytes;
+  if (step.bytes && (bytes_left == 0 || one_unit)) return step;
   do {
     FlowDirection before = call->draft;
     Piece piece = next_piece(call, bytes_left, call->ahead);

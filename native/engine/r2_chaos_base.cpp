@@ -12,7 +12,7 @@ constexpr u64 kRtoMax = 120000 * kMillisecond;  // Linux TCP_RTO_MAX
 constexpr u64 kTimeoutMin = 2 * kMillisecond;
 constexpr u32 kMaxRepeats = 15;  // net.ipv4.tcp_retries2's default
 constexpr u32 kMaxSynRetries = 200;  // keeps the draws of one unit apart: kRepeat + n < 256
-constexpr u32 kTransition = 1, kStateLoss = 2, kRepeat = 16;
+constexpr u32 kRepeat = 16;
 
 struct Loss {
   bool lost = false;

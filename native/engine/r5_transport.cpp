@@ -12,14 +12,14 @@ void fail(Fault fault, ErrorKind kind, Decision* decision) {
   decision->error = kind;
 }
 
-bool drawn_here(const Unit& unit, ErrorKind kind) {
+}  // namespace
+
+bool error_drawn(const Unit& unit, ErrorKind kind) {
   bool connecting = unit.call.kind == OpKind::Connect;
   bool datagram = unit.call.flow->role == static_cast<u8>(Role::Datagram);
   if (kind == ErrorKind::Reset) return !connecting && unit.call.stream && unit.fresh;
   return datagram ? unit.call.kind == OpKind::Send : connecting;
 }
-
-}  // namespace
 
 u64 transport_room(const Unit& unit) {
   if (!unit.asked(Fault::HalfOpen) || unit.row.half_open_bytes == 0) return ~0ull;
@@ -39,7 +39,7 @@ void transport(const Unit& unit, Decision* decision) {
   const Row& row = unit.row;
   if (unit.asked(Fault::ConnectionError)) {
     auto kind = static_cast<ErrorKind>(row.error_kind);
-    if (drawn_here(unit, kind) && chance(unit.drawn(Stage::Transport), unit.scaled(row.error_ppm)))
+    if (error_drawn(unit, kind) && chance(unit.drawn(Stage::Transport), unit.scaled(row.error_ppm)))
       return fail(Fault::ConnectionError, kind, decision);
   }
   bool data = unit.call.kind == OpKind::Send || unit.call.kind == OpKind::Recv;

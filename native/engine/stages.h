@@ -8,6 +8,11 @@
 
 namespace mishap::engine {
 
+// FlowDirection::progress: the unit's number, then the offset into it.
+constexpr u32 kOffsetBits = 11;
+static_assert(kStreamUnitBytes < 1u << kOffsetBits);
+constexpr u64 kOneUnit = 1ull << kOffsetBits;
+
 // One unit of one call, as the stages see it.
 struct Unit {
   const Row& row;
@@ -39,6 +44,14 @@ void transport(const Unit& unit, Decision* decision);                  // R5
 u64 transport_room(const Unit& unit);                                  // R5: bytes until half-open
 void resolver(const Unit& unit, Decision* decision);                   // R6
 void post_routing(const Unit& unit, Decision* decision);               // R8
+
+// Draws of R2 that hang on Gilbert-Elliott's chain.
+constexpr u32 kTransition = 1, kStateLoss = 2;
+bool error_drawn(const Unit& unit, ErrorKind kind);                    // R5: whether this op draws for that error
+bool session_exhausted(const Unit& unit);                              // R1
+
+// How many of the next bytes no stage touches, found without walking the stages; 0: walk them. Moves the draft past these.
+u64 pass_untouched(Call* call, u64 bytes);
 
 // The thread's own copy of a row, refreshed when its sequence moved; nullptr when there is none to be had.
 const Row* cached_row(const Segment& segment, i32 policy);

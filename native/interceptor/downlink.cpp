@@ -70,6 +70,22 @@ void pass_control(const msghdr& ours, msghdr* theirs) {
   theirs->msg_controllen = used;
 }
 
+// The same where the program's own control buffer was filled, being larger than ours: our stamp is cut out of it.
+void take_stamp(msghdr* message, u64 now, u64* at_ns) {
+  u8* start = static_cast<u8*>(message->msg_control);
+  for (cmsghdr* c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_TIMESTAMPNS) continue;
+    timespec stamp;
+    memcpy(&stamp, CMSG_DATA(c), sizeof(stamp));
+    *at_ns = monotonic_of(stamp, now);
+    size_t at = static_cast<size_t>(reinterpret_cast<u8*>(c) - start), left = message->msg_controllen - at;
+    size_t space = CMSG_ALIGN(c->cmsg_len) < left ? CMSG_ALIGN(c->cmsg_len) : left;
+    memmove(start + at, start + at + space, left - space);
+    message->msg_controllen -= space;
+    return;
+  }
+}
+
 // Writes where a datagram came from to where the program wants it.
 void name_sender(const Incoming& in, const sockaddr_storage* source, socklen_t length) {
   if (in.message) {
@@ -365,6 +381,11 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     } else {
       arrival.bytes = original(arguments);
       arrival.at_ns = now_ns();
+      if (arrival.bytes >= 0 && in.message) {
+        if (load(&flow->dated)) take_stamp(in.message, arrival.at_ns, &arrival.at_ns);
+        const sockaddr* sender = static_cast<const sockaddr*>(in.message->msg_name);
+        if (!socket->stream && sender) arrival.from_inside = sender_inside(in.fd, socket, sender, in.message->msg_namelen);
+      }
     }
     if (arrival.bytes < 0) return -1;
     if (arrival.bytes == 0 && socket->stream) {

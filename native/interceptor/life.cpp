@@ -178,6 +178,16 @@ int accepted(int listener, Accept accept_one) {
   return fd;
 }
 
+// A descriptor is about to close: what is held on its socket leaves first, if no duplicate keeps it.
+void let_go(int fd) {
+  if (!self.held || static_cast<u32>(fd) >= kDescriptors || load(&kinds[fd]) != static_cast<u8>(Kind::Socket) || getpid() != self.pid) return;
+  int kept = errno;
+  Guard guard;
+  Socket* socket = guard ? socket_of(fd) : nullptr;
+  if (socket && load(&socket->refs) == 1) release_held(fd, socket, true);
+  errno = kept;
+}
+
 void note_new(int fd, int family, int type) {
   if (fd < 0) return;
   int kept = errno;
@@ -221,7 +231,12 @@ int socketpair(int family, int type, int protocol, int* pair) {
 int connect(int fd, const sockaddr* address, socklen_t length) {
   Guard guard;
   Socket* socket = guard && active() ? socket_of(fd) : nullptr;
-  if (!socket || !address || address->sa_family == AF_UNSPEC) return real.connect(fd, address, length);
+  if (!socket || !address) return real.connect(fd, address, length);
+  if (address->sa_family == AF_UNSPEC) {  // takes a connection back: what comes next is a new conversation
+    int result = real.connect(fd, address, length);
+    if (result == 0) socket->ended = true;
+    return result;
+  }
   int kept = errno;
   bool in_progress = socket->flow && socket->stream && load(&socket->flow->state) == static_cast<u8>(FlowState::Open) && !socket->ended;
   if (in_progress) {  // asking again after EINPROGRESS, or on a connected socket: no new conversation
@@ -254,12 +269,9 @@ int close(int fd) {
       kinds[fd] = static_cast<u8>(Kind::Unknown);
     } else {
       int kept = errno;
+      let_go(fd);
       Guard guard;
-      if (guard) {
-        Socket* socket = socket_of(fd);
-        if (socket && load(&socket->refs) == 1 && getpid() == self.pid) release_held(fd, socket, true);
-        forget(fd);
-      }
+      if (guard) forget(fd);
       errno = kept;
     }
   }
@@ -271,7 +283,10 @@ int close_range(unsigned first, unsigned last, int flags) {
     int kept = errno;
     unsigned end = last < kDescriptors - 1 ? last : kDescriptors - 1;
     for (unsigned fd = first; fd <= end; fd++)
-      if (load(&kinds[fd]) != static_cast<u8>(Kind::Unknown)) forget(static_cast<int>(fd));
+      if (load(&kinds[fd]) != static_cast<u8>(Kind::Unknown)) {
+        let_go(static_cast<int>(fd));
+        forget(static_cast<int>(fd));
+      }
     errno = kept;
   }
   if (real.close_range) return real.close_range(first, last, flags);
@@ -299,6 +314,7 @@ int dup(int fd) {
   return copy;
 }
 int dup2(int fd, int to) {
+  if (fd != to) let_go(to);
   int copy = real.dup2(fd, to);
   int kept = errno;
   if (copy >= 0 && fd != to) note_copy(fd, copy);
@@ -306,6 +322,7 @@ int dup2(int fd, int to) {
   return copy;
 }
 int dup3(int fd, int to, int flags) {
+  if (fd != to) let_go(to);
   int copy = real.dup3(fd, to, flags);
   int kept = errno;
   if (copy >= 0) note_copy(fd, copy);

@@ -180,7 +180,7 @@ bool name_of(const u8 address[16], char* host, u32 capacity) {
     u32 n = 0;
     for (; n + 1 < capacity && row.host[n]; n++) host[n] = row.host[n];
     host[n] = 0;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    fence_acquire();
     if (load(&row.seq) == seq) return true;
   }
   host[0] = 0;

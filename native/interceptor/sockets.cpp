@@ -140,7 +140,7 @@ Socket* look_at(int fd) {
   return socket;
 }
 
-constexpr u64 kHashPeer = 1, kHashThread = 2, kHashFlow = 3;
+constexpr u64 kHashPeer = 1, kHashFlow = 2;
 
 void text(char* to, u32 capacity, u32* n, const char* from) {
   while (*from && *n + 1 < capacity) to[(*n)++] = *from++;

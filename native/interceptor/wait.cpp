@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "interceptor.h"
@@ -20,7 +21,11 @@ u64 wait_until(u64 due_ns) {
 #ifdef MISHAP_TEST_WAIT_HALF
   if (due_ns > now) due_ns = now + (due_ns - now) / 2;  // evidence must show half of what was asked
 #endif
+  if (now >= due_ns) return now;
   u32* state = &self.segment.header->state;
+  // The kernel may let a thread's timers be late by its slack, 50 us by default: not while it waits here.
+  long slack_ns = real.syscall(SYS_prctl, PR_GET_TIMERSLACK, 0, 0, 0, 0, 0);
+  real.syscall(SYS_prctl, PR_SET_TIMERSLACK, 1, 0, 0, 0, 0);
   while (now < due_ns && lease_holds(self.segment, now)) {
     u64 end = due_ns - now > kSliceNs ? now + kSliceNs : due_ns;
     timespec t = {static_cast<time_t>(end / 1000000000), static_cast<long>(end % 1000000000)};
@@ -28,6 +33,7 @@ u64 wait_until(u64 due_ns) {
                  static_cast<long>(FUTEX_BITSET_MATCH_ANY));
     now = now_ns();
   }
+  if (slack_ns > 0) real.syscall(SYS_prctl, PR_SET_TIMERSLACK, slack_ns, 0, 0, 0, 0);
   errno = kept;
   return now;
 }

@@ -101,7 +101,10 @@ export function instructionsPerCall(prefix, sock) {
 export function instructionsAdded(prefix, sock) {
   const bare = instructionsPerCall(BARE, sock);
   return new Map(
-    [...instructionsPerCall(prefix, sock)].map(([call, count]) => [call, Math.round((count - bare.get(call)) * 100) / 100]),
+    [...instructionsPerCall(prefix, sock)].map(([call, count]) => [
+      call,
+      Math.round((count - bare.get(call)) * 100) / 100,
+    ]),
   );
 }
 

@@ -224,6 +224,26 @@ static long step(char slot, const char* verb, char** arguments) {
     *fd = socket(AF_INET, SOCK_STREAM, 0);
     return connect(*fd, (struct sockaddr*)&to, sizeof(to));
   }
+  if (!strcmp(verb, "unspec")) {
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    return connect(*fd, &none, sizeof(none));
+  }
+  if (!strcmp(verb, "fd")) return *fd = atoi(first);  // one that was inherited
+  if (!strcmp(verb, "control")) {  // receives with much room for control messages; says how many of them came
+    static char control[4096];
+    struct iovec part = {data, 64};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = (size_t)atol(first)};
+    ssize_t n = recvmsg(*fd, &message, 0);
+    data_length = n < 0 ? 0 : (size_t)n;
+    long many = 0;
+    for (struct cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) many++;
+    return n < 0 ? n : many;
+  }
+  if (!strcmp(verb, "wantttl")) {
+    int on = 1;
+    return setsockopt(*fd, IPPROTO_IP, IP_RECVTTL, &on, sizeof(on));
+  }
+  if (!strcmp(verb, "dup2")) return dup2(fds[(int)first[0]], *fd);
   if (!strcmp(verb, "rawtcp")) {  // connected behind the hooks, which meet it at its first call
     struct sockaddr_in to = address(NULL, first);
     *fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);

@@ -9,7 +9,9 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, it } from "vitest";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const pages = ["README.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))].filter((name) => name.endsWith(".md"));
+const pages = ["README.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))].filter((name) =>
+  name.endsWith(".md"),
+);
 
 /** The commands of a page's `sh` and `console` blocks, continuation lines joined, comments and output left out. */
 function commandsOf(page: string): string[] {
@@ -17,7 +19,8 @@ function commandsOf(page: string): string[] {
   const blocks = [...text.matchAll(/^```(sh|console)\n([\s\S]*?)^```/gm)];
   return blocks.flatMap(([, kind, body = ""]) => {
     const lines = body.replace(/\\\n\s*/g, " ").split("\n");
-    const said = kind === "console" ? lines.filter((line) => line.startsWith("$ ")).map((line) => line.slice(2)) : lines;
+    const said =
+      kind === "console" ? lines.filter((line) => line.startsWith("$ ")).map((line) => line.slice(2)) : lines;
     return said.map((line) => line.replace(/\s{2,}#.*$/, "").trim()).filter((line) => line.startsWith("mishap "));
   });
 }

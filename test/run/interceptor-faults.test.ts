@@ -169,6 +169,7 @@ describe("connections that fail", () => {
         "a.send:*4",
         "a.recv:4",
         "a.send:*8",
+        "a.sleep:60",
         "a.send:x",
       ),
     );
@@ -343,6 +344,8 @@ describe("chance", () => {
         ["--uplink.packet-loss", "40%", "--loss-mode", "drop", "--seed", "6"],
         `a.rawtcp:${echo.port}`,
         ...sends,
+        "a.shut",
+        "a.collect:100000",
       ),
     );
     const lost = run.fault("uplink.packet_loss").applied;

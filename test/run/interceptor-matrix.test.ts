@@ -119,7 +119,8 @@ describe.each(modes)("streams, %s", (_, mode) => {
       "a.send:m2",
       "a.send:m3",
       "a.shut",
-      "a.sleep:30",
+      "a.block",
+      "a.collect:100",
     );
     expect(Buffer.concat(echo.received.slice(before)).toString()).toBe("MUT2MUT1MUT3");
   });
@@ -178,11 +179,19 @@ describe("a call that makes no progress", () => {
   });
 });
 
-it.each(["a.sleep:0", "a._exit:7", "a.close"])("what is held leaves when its program does: %s", async (end) => {
-  const peer = await datagramPeer();
-  const run = await talker.under(["--packet-reorder", "100%:1"], `a.udp:${peer.port}`, "a.send:last", end);
-  expect(run.one("a.send").result).toBe(4);
-  expect(run.evidence.exit_code).toBe(end === "a._exit:7" ? 7 : 0);
-  await until("it arrives", () => peer.received.length > 0);
-  expect(peer.received.map(String)).toEqual(["last"]);
-});
+it.each(["a.sleep:0", "a._exit:7", "a.close", "a.closeall", "b.rawudp a.dup2:b"])(
+  "what is held leaves when its program does: %s",
+  async (end) => {
+    const peer = await datagramPeer();
+    const run = await talker.under(
+      ["--packet-reorder", "100%:1"],
+      `a.udp:${peer.port}`,
+      "a.send:last",
+      ...end.split(" "),
+    );
+    expect(run.one("a.send").result).toBe(4);
+    expect(run.evidence.exit_code).toBe(end === "a._exit:7" ? 7 : 0);
+    await until("it arrives", () => peer.received.length > 0);
+    expect(peer.received.map(String)).toEqual(["last"]);
+  },
+);

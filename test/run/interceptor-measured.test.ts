@@ -55,16 +55,16 @@ async function evidenceOfHalf(flags: readonly string[], ...steps: string[]): Pro
 }
 
 it.each([
-  ["latency", 200, ["--latency", "200ms"], "a.send:x a.recv:1"],
-  ["uplink.latency", 200, ["--uplink.latency", "200ms"], "a.send:x"],
-  ["downlink.latency", 200, ["--downlink.latency", "200ms"], "a.send:x a.recv:1"],
-  ["dns.delay", 200, ["--dns.delay", "200ms"], "b.named:localhost"],
-  ["dns.timeout", 200, ["--dns.timeout", "200ms"], "b.named:localhost"],
-  ["timeout.connect", 200, ["--timeout.connect", "200ms", "--latency", "1s"], ""],
+  ["latency", 400, ["--latency", "400ms"], "a.send:x a.recv:1"],
+  ["uplink.latency", 400, ["--uplink.latency", "400ms"], "a.send:x"],
+  ["downlink.latency", 400, ["--downlink.latency", "400ms"], "a.send:x a.recv:1"],
+  ["dns.delay", 400, ["--dns.delay", "400ms"], "b.named:localhost"],
+  ["dns.timeout", 400, ["--dns.timeout", "400ms"], "b.named:localhost"],
+  ["timeout.connect", 400, ["--timeout.connect", "400ms", "--latency", "1s"], ""],
   [
     "session_budget",
-    200,
-    ["--session-budget.max-ops", "1", "--session-budget.action", "timeout", "--session-budget.budget-timeout", "200ms"],
+    400,
+    ["--session-budget.max-ops", "1", "--session-budget.action", "timeout", "--session-budget.budget-timeout", "400ms"],
     "a.send:x a.send:x",
   ],
 ])("%s: half of what was asked is what evidence says", async (fault, askedMs, flags, steps) => {
@@ -72,5 +72,5 @@ it.each([
   const found = evidence.faults.find((each) => each.fault === fault);
   expect(found?.applied).toBeGreaterThan(0);
   expect(found?.p50_ns).toBeGreaterThanOrEqual(0.48 * askedMs * 1e6);
-  expect(found?.p50_ns).toBeLessThan(0.75 * askedMs * 1e6);
+  expect(found?.p50_ns).toBeLessThan(0.9 * askedMs * 1e6);
 });

@@ -19,7 +19,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { INTERCEPTOR_PATH } from "../../src/api/preload.js";
 import { compile as compilePolicy, parsePolicy } from "../../src/policy/index.js";
 import { codec, Segment } from "../../src/segment/index.js";
-import { freshProject, scratchFolder } from "./cli-harness.js";
+import { evidenceOf, freshProject, scratchFolder } from "./cli-harness.js";
 import { echoServer, type Peer } from "./support/programs.js";
 import { type Step, Talker } from "./support/talk.js";
 
@@ -163,6 +163,48 @@ describe("descriptors", () => {
     expect(run.one("b.tcp").ms).toBeGreaterThanOrEqual(80);
     expect(run.evidence.flows).toBe(2);
   });
+
+  it("that were inherited through exec go on with their flow", async () => {
+    const [program] = talker.command([]);
+    const script = `exec 7<>/dev/tcp/127.0.0.1/${echo.port}; exec ${program} a.fd:7 a.send:hello a.recv:5`;
+    const { stdout, evidence } = await evidenceOf(folder, ["--uplink.latency", "80ms"], ["bash", "-c", script]);
+    const steps = stdout
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line) => JSON.parse(line) as Step);
+    expect(steps.map(({ result }) => result)).toEqual([7, 5, 5]);
+    expect(steps[1]?.ms).toBeGreaterThanOrEqual(80);
+    expect(evidence.flows).toBe(1);
+  });
+
+  it("connected anew after AF_UNSPEC are faulted anew", async () => {
+    const again = [`a.tcp:${echo.port}`, "a.unspec", `a.again:${echo.port}`, "a.send:hello", "a.recv:5"];
+    const run = await talker.under(["--latency", "60ms"], ...again);
+    expect(run.steps.map(({ result }) => result)).toEqual([0, 0, 0, 5, 5]);
+    for (const step of ["a.tcp", "a.again"]) expect(run.one(step).ms).toBeGreaterThanOrEqual(120);
+    expect(run.fault("latency").applied).toBeGreaterThanOrEqual(6);
+  });
+
+  it.each([256, 4000])(
+    "show none of our time stamps in %i bytes of control messages, and all of the program's own",
+    async (room) => {
+      const ask = [
+        "x.rawudp",
+        "a.udp:@x",
+        "x.rawto:@a",
+        "a.wantttl",
+        "x.rawsend:one",
+        `a.control:${room}`,
+        "x.rawsend:two",
+        "a.sleep:30",
+      ];
+      const run = await talker.under(["--downlink.latency", "80ms"], ...ask, `b.dup:a`, `b.control:${room}`);
+      for (const step of ["a.control", "b.control"]) expect(run.one(step).result).toBe(1);
+      expect(run.one("a.control")).toMatchObject({ data: "one" });
+      expect(run.one("a.control").ms).toBeGreaterThanOrEqual(75);
+      expect(run.one("b.control").ms).toBeLessThan(79); // dated by its arrival, 30 ms ago
+    },
+  );
 
   it("may all be closed by the program, which is faulted as before", async () => {
     const run = await talker.under(

@@ -18,8 +18,10 @@ export async function expectLoss(
   const done = run.one(work.at(-1) ?? "");
   const arrived = direction === "uplink" ? Number(done.data) : done.result;
   if (direction === "uplink") expect(done.result).toBe(many); // every call said success
-  const sigma = Math.sqrt(many * share * (1 - share));
-  expect(Math.abs(many - arrived - many * share)).toBeLessThan(4.5 * sigma);
+  expect(run.evidence.fallbacks).toEqual({});
   expect(run.fault(field)).toMatchObject({ applied: many - arrived, of: many });
+  const sigma = Math.sqrt(many * share * (1 - share));
+  expect(many - arrived).toBeGreaterThan(many * share - 4.5 * sigma);
+  expect(many - arrived).toBeLessThan(many * share + 4.5 * sigma);
   expect(run.fault(field).delivered_ppm).toBe(Math.round(((many - arrived) / many) * 1e6));
 }

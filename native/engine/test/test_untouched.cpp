@@ -1,0 +1,100 @@
+// Untouched units are found without walking the stages; what is decided must be what the walk decides. A latency of one
+// nanosecond forces the walk and changes no other draw, so two such worlds must tell the same but for the latency.
+#include "world.h"
+
+namespace mishap::engine::test {
+namespace {
+
+struct Told {
+  u64 unit;
+  u8 direction, stage, verdict, fault;
+  bool operator==(const Told&) const = default;
+};
+struct Outcome {
+  std::vector<Told> told;
+  u64 up_progress, down_progress, up_bytes, down_bytes;
+};
+
+constexpr std::initializer_list<Fault> kChances = {Fault::PacketLoss,    Fault::BurstLoss,     Fault::CorrelatedLoss,
+                                                   Fault::ConnectionError, Fault::PacketReorder, Fault::PacketDuplicate};
+
+Row row_of_chances(u64 seed, u32 ppm) {
+  Row row = row_of(kChances, seed);
+  row.loss_mode = static_cast<u8>(LossMode::Drop);
+  for (RowDirection* line : {&row.up, &row.down}) {
+    line->loss_ppm = ppm;
+    line->burst_length = 2;
+  }
+  row.p_good_to_bad_ppm = ppm;
+  row.p_bad_to_good_ppm = 300000;
+  row.loss_good_ppm = ppm;
+  row.loss_bad_ppm = 500000;
+  row.error_kind = static_cast<u8>(ErrorKind::Reset);
+  row.error_ppm = ppm;
+  row.reorder_ppm = ppm;
+  row.reorder_window = 2;
+  row.duplicate_ppm = ppm;
+  row.duplicate_max_extra = 2;
+  return row;
+}
+
+Outcome outcome_of(Row row, FlowKind kind, bool walked) {
+  if (walked) {
+    row.faults |= bit(Fault::Latency);
+    row.up.latency_ns = row.down.latency_ns = 1;
+  }
+  World world;
+  world.publish(row);
+  Flow* flow = world.open(kind);
+  Outcome outcome = {};
+  for (u64 i = 0; i < 400; i++) {
+    u64 drawn = mix(i + row.seed);
+    u64 bytes = kind.role == Role::Datagram ? 1 + drawn % 1400 : 1 + drawn % (drawn & 1 ? 200 : 30000);
+    carry(world, flow, drawn >> 60 < 12 ? OpKind::Send : OpKind::Recv, bytes, kNow + (i + 1) * kMillisecond);
+    for (const Event& e : world.journal())
+      if (e.fault != static_cast<u8>(Fault::Latency)) outcome.told.push_back({e.unit, e.direction, e.stage, e.verdict, e.fault});
+  }
+  outcome.up_progress = flow->up.progress;
+  outcome.down_progress = flow->down.progress;
+  outcome.up_bytes = flow->up.bytes;
+  outcome.down_bytes = flow->down.bytes;
+  return outcome;
+}
+
+void check_alike(const Row& row, FlowKind kind, u64 told_at_least) {
+  Outcome found = outcome_of(row, kind, false), walked = outcome_of(row, kind, true);
+  CHECK(walked.told.size() >= told_at_least);
+  CHECK(found.told == walked.told);
+  CHECK(found.up_progress == walked.up_progress);
+  CHECK(found.down_progress == walked.down_progress);
+  CHECK(found.up_bytes == walked.up_bytes);
+  CHECK(found.down_bytes == walked.down_bytes);
+}
+
+}  // namespace
+
+TEST_CASE("units found untouched are those that the stages leave alone") {
+  for (u64 seed = 1; seed <= 4; seed++)
+    for (u32 ppm : {1000u, 20000u, 200000u}) {
+      CAPTURE(seed);
+      CAPTURE(ppm);
+      check_alike(row_of_chances(seed, ppm), kStream, 5);
+      check_alike(row_of_chances(seed, ppm), kDatagram, ppm > 1000 ? 5 : 0);
+    }
+}
+
+TEST_CASE("limits and ramps end in the same place") {
+  Row row = row_of_chances(9, 5000);
+  row.faults |= bit(Fault::SessionBudget) | bit(Fault::HalfOpen);
+  row.budget_max_tx = 700000;
+  row.budget_max_ops = 300;
+  row.half_open_bytes = 900000;
+  check_alike(row, kStream, 5);
+  row.faults &= ~(bit(Fault::SessionBudget) | bit(Fault::HalfOpen));
+  row.schedule_kind = static_cast<u8>(ScheduleKind::Ramp);
+  row.schedule_first_ns = 300 * kMillisecond;
+  check_alike(row, kStream, 5);
+  check_alike(row, kDatagram, 1);
+}
+
+}  // namespace mishap::engine::test
