@@ -11,19 +11,6 @@ namespace mishap {
 constinit Originals real = {};
 u8 kinds[kDescriptors];
 
-// Which way a hook's bytes go, by its name.
-enum class Way : u8 { None, Up, Down };
-constexpr bool contains(const char* text, const char* part) {
-  for (; *text; text++)
-    for (u32 i = 0; text[i] == part[i]; i++)
-      if (!part[i + 1]) return true;
-  return false;
-}
-constexpr Way carries(const char* name) {
-  if (contains(name, "send") || contains(name, "write")) return Way::Up;
-  return contains(name, "recv") || contains(name, "read") ? Way::Down : Way::None;
-}
-
 template <class F>
 static void find(F*& slot, const char* name) {
   if (!slot) slot = reinterpret_cast<F*>(dlsym(RTLD_NEXT, name));
@@ -55,23 +42,32 @@ void resolve_originals() {
     return mishap::slow::name args;                               \
   }
 
-// What is not for the fast path has a function of its own, so that the fast path needs no stack frame.
-#define FD(result, name, params, args)                                              \
+// What is not for the fast path has a function of its own, so that the fast path needs no stack frame. `CALM` carries a
+// call on a socket of which nothing is asked, or is empty.
+#define DESCRIPTOR(result, name, params, args, CALM)                                \
   EARLY(result, name, params, args)                                                 \
   __attribute__((noinline)) static result ours_##name params {                      \
     if (__builtin_expect(!mishap::self.ready, 0)) return early_##name args;         \
-    constexpr mishap::Way way = mishap::carries(#name);                             \
-    if (mishap::Flow* flow = way == mishap::Way::None ? nullptr : mishap::calm_flow(fd)) { \
-      result n = mishap::real.name args;                                            \
-      if ((long)n >= 0) mishap::count_op(way == mishap::Way::Up ? &flow->up : &flow->down); \
-      return n;                                                                     \
-    }                                                                               \
+    CALM(result, name, args)                                                        \
     return mishap::slow::name args;                                                 \
   }                                                                                 \
   ENTRY(result, name, params) {                                                     \
     if (__builtin_expect(mishap::is_foreign(fd), 1)) return mishap::real.name args; \
     return ours_##name args;                                                        \
   }
+#define CALM_PASS(result, name, args, side)                    \
+  if (mishap::Flow* flow = mishap::calm_flow(fd)) {            \
+    result n = mishap::real.name args;                         \
+    if (n >= 0) mishap::count_op(&flow->side);                 \
+    return n;                                                  \
+  }
+#define CALM_UP(result, name, args) CALM_PASS(result, name, args, up)
+#define CALM_DOWN(result, name, args) CALM_PASS(result, name, args, down)
+#define CALM_NONE(result, name, args)
+
+#define UP(result, name, params, args) DESCRIPTOR(result, name, params, args, CALM_UP)
+#define DOWN(result, name, params, args) DESCRIPTOR(result, name, params, args, CALM_DOWN)
+#define FD(result, name, params, args) DESCRIPTOR(result, name, params, args, CALM_NONE)
 #define ALL(result, name, params, args)                                     \
   EARLY(result, name, params, args)                                         \
   ENTRY(result, name, params) {                                             \

@@ -14,7 +14,7 @@ interface Driven {
 
 const WAY_MS = 25;
 const table = readFileSync(new URL("../../native/interceptor/hooks.def", import.meta.url), "utf8");
-const rows = [...table.matchAll(/^(?:FD|ALL)\([^,]+, (\w+),/gm)].map(([, name = ""]) => name);
+const rows = [...table.matchAll(/^(?:UP|DOWN|FD|ALL)\([^,]+, (\w+),/gm)].map(([, name = ""]) => name);
 const names = rows.filter((name) => /^(getaddrinfo|gethostby\w+|(__)?res_\w+)$/.test(name));
 const entryPoints = [...rows, "execl", "execlp", "execle", "syscall"];
 
