@@ -16,7 +16,7 @@ const packages = {
   test: [
     "clang-14", "doctest-dev", "libclang-rt-14-dev",
     "binutils", "iproute2", "openssl", "procps", "strace", "valgrind",
-    "curl", "default-jdk-headless", "python3", "wget",
+    "curl", "default-jdk-headless", "fish", "python3", "wget", "zsh",
     "nginx", "postgresql", "postgresql-client", "redis-server", "redis-tools",
   ],
 };

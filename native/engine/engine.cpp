@@ -188,10 +188,6 @@ Step next_step(Call* call, u64 bytes_left, bool one_unit) {
   call->start = call->draft;
   call->ahead_at_start = call->ahead;
   Step step;
-  u64 rest_of_unit = kStreamUnitBytes - offset_in(call->draft);
-  step.bytes = pass_untouched(call, one_unit && call->stream && rest_of_unit < bytes_left ? rest_of_unit : bytes_left);
-  bytes_left -= step.bytes;
-  if (step.bytes && (bytes_left == 0 || one_unit)) return step;
   do {
     FlowDirection before = call->draft;
     Piece piece = next_piece(call, bytes_left, call->ahead);

@@ -121,6 +121,20 @@ void delivered(const Call& call, const Decision& decision, u64 measured_ns);
 void applied(const Call& call, Fault fault, u64 times);
 void applied_wait(const Call& call, Fault fault, u64 measured_ns, u64 asked_ns);
 
+// The common case, without steps: true when no stage touches this whole call; its rate is booked, and the caller carries it
+// out and tells passed() what came of it (bytes, or negative: nothing). False: nothing has happened, walk the stages.
+struct Passing {
+  const Segment* segment;
+  Flow* flow;
+  FlowDirection* state;
+  u64* rate_clock_ns;
+  u64 rate_bps, bytes, now_ns, progress;
+  Direction direction;
+  bool stream, begins_unit;
+};
+bool pass_whole(Passing* passing, const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 bytes, u64 now_ns);
+void passed(const Passing& passing, i64 carried);
+
 // R7 over the bytes one call carries.
 struct Mutation {
   MutationType type = MutationType::None;  // None: leave the bytes

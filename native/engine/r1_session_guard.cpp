@@ -3,7 +3,9 @@
 #include "stages.h"
 
 namespace mishap::engine {
-bool session_exhausted(const Unit& unit) {
+namespace {
+
+bool exhausted(const Unit& unit) {
   const Row& row = unit.row;
   if (row.budget_max_ops) {
     u64 ops = load(&unit.call.flow->up.ops) + load(&unit.call.flow->down.ops);
@@ -18,6 +20,8 @@ bool session_exhausted(const Unit& unit) {
   return room == 0 || (!unit.call.stream && unit.bytes > room);  // a datagram goes whole or not at all
 }
 
+}  // namespace
+
 u64 session_room(const Unit& unit) {
   if (!unit.asked(Fault::SessionBudget)) return ~0ull;
   u64 limit = unit.limit(unit.call.direction == Direction::Uplink ? unit.row.budget_max_tx : unit.row.budget_max_rx);
@@ -27,7 +31,7 @@ u64 session_room(const Unit& unit) {
 }
 
 void session_guard(const Unit& unit, Decision* decision) {
-  if (!unit.asked(Fault::SessionBudget) || !session_exhausted(unit)) return;
+  if (!unit.asked(Fault::SessionBudget) || !exhausted(unit)) return;
   decision->stage = Stage::SessionGuard;
   decision->fault = Fault::SessionBudget;
   switch (static_cast<BudgetAction>(unit.row.budget_action)) {

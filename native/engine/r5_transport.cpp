@@ -12,14 +12,14 @@ void fail(Fault fault, ErrorKind kind, Decision* decision) {
   decision->error = kind;
 }
 
-}  // namespace
-
 bool error_drawn(const Unit& unit, ErrorKind kind) {
   bool connecting = unit.call.kind == OpKind::Connect;
   bool datagram = unit.call.flow->role == static_cast<u8>(Role::Datagram);
   if (kind == ErrorKind::Reset) return !connecting && unit.call.stream && unit.fresh;
   return datagram ? unit.call.kind == OpKind::Send : connecting;
 }
+
+}  // namespace
 
 u64 transport_room(const Unit& unit) {
   if (!unit.asked(Fault::HalfOpen) || unit.row.half_open_bytes == 0) return ~0ull;

@@ -47,11 +47,10 @@ void post_routing(const Unit& unit, Decision* decision);               // R8
 
 // Draws of R2 that hang on Gilbert-Elliott's chain.
 constexpr u32 kTransition = 1, kStateLoss = 2;
-bool error_drawn(const Unit& unit, ErrorKind kind);                    // R5: whether this op draws for that error
-bool session_exhausted(const Unit& unit);                              // R1
 
-// How many of the next bytes no stage touches, found without walking the stages; 0: walk them. Moves the draft past these.
-u64 pass_untouched(Call* call, u64 bytes);
+// R3 for a call that passes whole: books the line if it is free at once; takes back what was not carried.
+bool book_free_line(Passing* passing, const Row& row, i32 policy);
+void unbook_line(const Passing& passing, u64 bytes);
 
 // The thread's own copy of a row, refreshed when its sequence moved; nullptr when there is none to be had.
 const Row* cached_row(const Segment& segment, i32 policy);

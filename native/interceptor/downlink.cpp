@@ -392,8 +392,15 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
       if (Held* held = pending.pop(true)) return deliver(in, socket, held);  // nothing can overtake it any more
       return 0;
     }
-    store(&flow->wait_since_ns, u64{0});
+    if (load(&flow->wait_since_ns)) store(&flow->wait_since_ns, u64{0});
     u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
+    if (!socket->held[1] && !arrival.from_inside && !(in.flags & MSG_PEEK)) {
+      engine::Passing passing;
+      if (engine::pass_whole(&passing, self.segment, flow, OpKind::Recv, Direction::Downlink, bytes, arrival.at_ns)) {
+        engine::passed(passing, static_cast<i64>(bytes));
+        return arrival.bytes;
+      }
+    }
 
     engine::Call call;
     engine::Begun begun = engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, arrival.at_ns, arrival.from_inside);
@@ -405,7 +412,7 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     engine::Step step = engine::next_step(&call, bytes, socket->held[1] != nullptr);
     bool simple = step.decision.plain() && step.bytes == bytes && mutation.type == MutationType::None && !socket->held[1];
     if (simple) {
-      engine::book_rate(&call, &step);
+      if (!(in.flags & MSG_PEEK)) engine::book_rate(&call, &step);
       i64 delay = step.decision.delay_ns();
       u64 due = arrival.at_ns + static_cast<u64>(delay > 0 ? delay : 0);
       if (delay > 0 && due > now_ns() && still_ours(in.fd, socket)) engine::delivered(call, step.decision, wait_until(due) - arrival.at_ns);

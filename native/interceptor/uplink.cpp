@@ -321,10 +321,19 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
     return n;
   }
   if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return pass();  // the kernel answers as behind any RST
+  bool urgent_or_empty = out.flags & MSG_OOB || (socket->stream && out.total == 0);
+  u64 now = now_ns();
+  if (!urgent_or_empty && !socket->held[0]) {
+    engine::Passing passing;
+    if (engine::pass_whole(&passing, self.segment, flow, OpKind::Send, Direction::Uplink, out.total, now)) {
+      ssize_t n = pass();
+      engine::passed(passing, n);
+      return n;
+    }
+  }
   engine::Call call;
-  engine::Begun begun = out.flags & MSG_OOB || (socket->stream && out.total == 0)
-                            ? engine::Begun::NoRow
-                            : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now_ns());
+  engine::Begun begun = urgent_or_empty ? engine::Begun::NoRow
+                                        : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now);
   if (begun != engine::Begun::Ready) {
     ssize_t n = pass();
     if (n >= 0 && begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Uplink, static_cast<u64>(n));

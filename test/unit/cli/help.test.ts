@@ -1,5 +1,8 @@
 // Help and completion are made from the same tables as the parser; these tests hold that nothing falls out of them.
 import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { completionFor } from "../../../src/cli/completion.js";
 import { buildProgram } from "../../../src/cli/program.js";
@@ -113,10 +116,11 @@ describe.each([
   });
 
   it("is what the shell accepts", ({ skip }) => {
-    const { error, status, stderr } = spawnSync(shell, [...checkOnly, "/dev/stdin"], {
-      input: completionFor(shell, program),
-      encoding: "utf8",
-    });
+    const folder = mkdtempSync(join(tmpdir(), "mishap-completion-")); // neither shell reads a socket as its script
+    const file = join(folder, "completion");
+    writeFileSync(file, completionFor(shell, program));
+    const { error, status, stderr } = spawnSync(shell, [...checkOnly, file], { encoding: "utf8" });
+    rmSync(folder, { recursive: true });
     if (error) skip(`${shell} is not installed`);
     expect(stderr).toBe("");
     expect(status).toBe(0);
