@@ -117,6 +117,12 @@ Fault fault_of(const Decision& d, Part part) {
   }
 }
 
+// What acts on a datagram whose sender has carried its faults already: what was asked for the downlink alone.
+u32 downlink_only(const Row& row) {
+  bool payload = (row.faults & bit(Fault::PayloadMutation)) && row.mutation_target == static_cast<u8>(MutationTarget::DownlinkOnly);
+  return row.down.only_mask | (payload ? bit(Fault::PayloadMutation) : 0);
+}
+
 }  // namespace
 
 Wants wants(const Segment& segment, i32 policy) {
@@ -126,6 +132,7 @@ Wants wants(const Segment& segment, i32 policy) {
       .anything = row->faults != 0,
       .dated = (row->down.latency_ns || row->down.jitter_ns) != 0,
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
+      .downlink_only = downlink_only(*row) != 0,
       .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
       .recv_limit_ns = row->faults & bit(Fault::RecvTimeout) ? row->recv_timeout_ns : 0,
   };
@@ -151,8 +158,7 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   if (!call->row) return Begun::NoRow;
   const Row& row = *call->row;
   if (inside_sender) {
-    bool down_payload = row.mutation_target == static_cast<u8>(MutationTarget::DownlinkOnly);
-    call->allowed = row.down.only_mask | (down_payload ? bit(Fault::PayloadMutation) : 0);
+    call->allowed = downlink_only(row);
   }
   u64 epoch = load(&segment.header->epoch_ns);
   call->scale_ppm = row.schedule_kind == 0 ? kCertainPpm : schedule_scale_ppm(row, now_ns > epoch ? now_ns - epoch : 0);

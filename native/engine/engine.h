@@ -89,6 +89,7 @@ struct Wants {
   bool anything;          // a fault is asked for
   bool dated;             // downlink delays: arrivals must be dated
   bool payload;           // R7 may act
+  bool downlink_only;     // something is asked for the downlink alone, whoever the sender
   bool guarded;           // a budget or half-open may end the conversation before anything arrives
   u64 recv_limit_ns;      // timeout.recv; 0 none
 };
@@ -111,7 +112,8 @@ void unbook_rate(Call* call, u64 bytes);
 void commit(Call* call, const Step& step, u64 bytes);
 // Once for every call that began Ready, after its last commit: counts the op and turns the conversation.
 void finish(Call* call);
-// A call that passed through because the schedule was off: it still counts.
+// A call that passed through because the schedule was off, or because the sender's end carried its faults: it still counts,
+// but as none of those that this policy could have touched.
 void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 bytes);
 
 // Evidence, from where the effect was carried out. `measured_ns` is what the clock said between the moment the bytes were

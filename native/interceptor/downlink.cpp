@@ -394,6 +394,10 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     }
     if (load(&flow->wait_since_ns)) store(&flow->wait_since_ns, u64{0});
     u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
+    if (arrival.from_inside && !wants.downlink_only) {
+      if (!(in.flags & MSG_PEEK)) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+      return arrival.bytes;
+    }
     if (!socket->held[1] && !arrival.from_inside && !(in.flags & MSG_PEEK)) {
       engine::Passing passing;
       if (engine::pass_whole(&passing, self.segment, flow, OpKind::Recv, Direction::Downlink, bytes, arrival.at_ns)) {

@@ -128,6 +128,7 @@ function neverApplied(asked: AskedFault, of: number, counters: Counters, facts: 
   if (counters.flows === 0) return "the program opened no network flow";
   if (of > 0) return kind.never;
   const gated = DIRECTIONS.some((direction) => counters.gatedOps[direction] > 0);
+  if (gated && policy.fields.schedule === undefined) return "the other end of its flows carried it";
   if (gated) return "its schedule was off while there was traffic";
   if (policy.fields.targets !== undefined) return "its targets matched no flow";
   if (kind.basis === "connects") return "no connection was made";

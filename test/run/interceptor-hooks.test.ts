@@ -65,7 +65,8 @@ describe("the hook table", () => {
       expect(under?.result).toBe(alone?.result);
       expect(alone?.result).not.toMatch(/ -1|errno/);
       expect(under?.ways).toBeGreaterThan(0);
-      expect(under?.ms).toBeGreaterThanOrEqual((under?.ways ?? 0) * WAY_MS);
+      // An answer may have arrived a moment before the program asks for it.
+      expect(under?.ms).toBeGreaterThanOrEqual((under?.ways ?? 0) * WAY_MS - 5);
     }
   });
 });

@@ -132,7 +132,7 @@ describe("a fault asked for and never applied", () => {
     ],
     [
       "its schedule",
-      latency,
+      { ...latency, schedule: { kind: "spike", every: "30s", duration: "5s" } },
       { ops: { uplink: 2, downlink: 2 }, gatedOps: { uplink: 2, downlink: 2 }, connects: 0 },
       {},
       "its schedule was off while there was traffic",
