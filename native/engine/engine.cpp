@@ -128,13 +128,15 @@ u32 downlink_only(const Row& row) {
 Wants wants(const Segment& segment, i32 policy) {
   const Row* row = cached_row(segment, policy);
   if (!row) return {};
+  const bool dated = row->down.latency_ns || row->down.jitter_ns, limited = row->faults & bit(Fault::RecvTimeout);
   return {
       .anything = row->faults != 0,
-      .dated = (row->down.latency_ns || row->down.jitter_ns) != 0,
+      .dated = dated,
+      .undated = !dated && !limited,
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
       .downlink_only = downlink_only(*row) != 0,
       .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
-      .recv_limit_ns = row->faults & bit(Fault::RecvTimeout) ? row->recv_timeout_ns : 0,
+      .recv_limit_ns = limited ? row->recv_timeout_ns : 0,
   };
 }
 

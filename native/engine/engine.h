@@ -88,6 +88,7 @@ i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid);
 struct Wants {
   bool anything;          // a fault is asked for
   bool dated;             // downlink delays: arrivals must be dated
+  bool undated;           // a receive may simply happen: no date, and no time limit on it
   bool payload;           // R7 may act
   bool downlink_only;     // something is asked for the downlink alone, whoever the sender
   bool guarded;           // a budget or half-open may end the conversation before anything arrives
@@ -124,17 +125,18 @@ void applied(const Call& call, Fault fault, u64 times);
 void applied_wait(const Call& call, Fault fault, u64 measured_ns, u64 asked_ns);
 
 // The common case, without steps: true when no stage touches this whole call; its rate is booked, and the caller carries it
-// out and tells passed() what came of it (bytes, or negative: nothing). False: nothing has happened, walk the stages.
+// out and tells passed() what came of it (bytes, or negative: nothing). False: nothing has happened, walk the stages. Its
+// clock may be CLOCK_MONOTONIC_COARSE, a tick behind.
 struct Passing {
   const Segment* segment;
   Flow* flow;
   FlowDirection* state;
   u64* rate_clock_ns;
-  u64 rate_bps, bytes, now_ns, progress;
+  u64 byte_ns, bytes, progress;
   Direction direction;
   bool stream, begins_unit;
 };
-bool pass_whole(Passing* passing, const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 bytes, u64 now_ns);
+bool pass_whole(Passing* passing, const Segment& segment, Flow* flow, Direction direction, u64 bytes, u64 coarse_now_ns);
 void passed(const Passing& passing, i64 carried);
 
 // R7 over the bytes one call carries.

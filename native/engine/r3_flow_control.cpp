@@ -54,23 +54,4 @@ void unbook_rate(Call* call, u64 bytes) {
   if (clock) add(clock, u64{0} - transmission_ns(bytes, rate));
 }
 
-bool book_free_line(Passing* p, const Row& row, i32 policy) {
-  const RowDirection& line = p->direction == Direction::Uplink ? row.up : row.down;
-  if (line.rate_bps == 0) return true;
-  Link* link = link_of(*p->segment, policy, p->direction);
-  u64* clock = static_cast<RateScope>(row.rate_scope) == RateScope::Flow ? &p->state->rate_clock_ns : link ? &link->rate_clock_ns : nullptr;
-  if (!clock) return true;
-  u64 credit = transmission_ns(line.rate_burst_bytes, line.rate_bps), seen = load(clock);
-  u64 earliest = p->now_ns > credit ? p->now_ns - credit : 0;
-  u64 through = (seen > earliest ? seen : earliest) + transmission_ns(p->bytes, line.rate_bps);
-  if (through > p->now_ns || !swap_if(clock, seen, through)) return false;
-  p->rate_clock_ns = clock;
-  p->rate_bps = line.rate_bps;
-  return true;
-}
-
-void unbook_line(const Passing& p, u64 bytes) {
-  if (p.rate_clock_ns) add(p.rate_clock_ns, u64{0} - transmission_ns(bytes, p.rate_bps));
-}
-
 }  // namespace mishap::engine

@@ -48,11 +48,46 @@ void post_routing(const Unit& unit, Decision* decision);               // R8
 // Draws of R2 that hang on Gilbert-Elliott's chain.
 constexpr u32 kTransition = 1, kStateLoss = 2;
 
-// R3 for a call that passes whole: books the line if it is free at once; takes back what was not carried.
-bool book_free_line(Passing* passing, const Row& row, i32 policy);
-void unbook_line(const Passing& passing, u64 bytes);
+// A row made ready for the calls of one direction, on streams or on datagrams, that pass whole (passing.cpp): every chance
+// as what a draw must stay clear of, every limit as a number to stay below.
+struct Chance {
+  u64 base;   // of the draws for one kind of chance; the flow and the unit's number make the rest
+  u64 below;  // it hits when the draw is below this
+};
+constexpr u32 kMaxChances = 8;
+struct Plan {
+  bool walk;  // only the stages can tell: a schedule, a delay, a certain chance, more chances than fit
+  bool flow_clock;
+  u32 count;
+  Chance chances[kMaxChances];  // one a unit
+  Chance mutation;              // one a call
+  u64 seed;                // mixed
+  u64 max_ops, max_bytes, max_both_bytes, max_age_ns;
+  u64 rate_bps, byte_ns, credit_ns;  // rate 0: no limit; byte_ns in 2^-32 ns
+};
+void prepare(const Row& row, Direction direction, bool stream, Plan* plan);
 
-// The thread's own copy of a row, refreshed when its sequence moved; nullptr when there is none to be had.
-const Row* cached_row(const Segment& segment, i32 policy);
+// The thread's own copy of a row, and what was made ready from it.
+struct ReadyRow {
+  const Row* source;
+  u32 sequence;
+  bool busy;  // a signal handler that interrupts a refresh must not read half a row
+  Row row;
+  Plan plans[kDirections][2];  // by direction, then: datagrams, streams
+};
+constexpr u32 kReadyRows = 2;
+extern thread_local constinit ReadyRow ready_rows[kReadyRows];
+const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy);
+// Refreshed when the row's sequence moved; nullptr when there is none to be had.
+inline const ReadyRow* ready_row(const Segment& segment, i32 policy) {
+  u32 sequence = row_sequence(segment, policy);
+  ReadyRow& copy = ready_rows[static_cast<u32>(policy) % kReadyRows];
+  if (sequence == 0 || copy.busy) return nullptr;
+  return copy.source == &segment.rows[policy] && copy.sequence == sequence ? &copy : refresh_row(segment, policy, &copy);
+}
+inline const Row* cached_row(const Segment& segment, i32 policy) {
+  const ReadyRow* ready = ready_row(segment, policy);
+  return ready ? &ready->row : nullptr;
+}
 
 }  // namespace mishap::engine

@@ -7,12 +7,6 @@
 
 namespace mishap {
 
-u64 length_of(const iovec* parts, int count) {
-  u64 total = 0;
-  for (int i = 0; i < count; i++) total += parts[i].iov_len;
-  return total;
-}
-
 int cut_parts(const iovec* parts, int count, u64 skip, u64* bytes, iovec* out, int capacity) {
   int n = 0;
   u64 left = *bytes;

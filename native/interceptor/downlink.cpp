@@ -97,20 +97,37 @@ void name_sender(const Incoming& in, const sockaddr_storage* source, socklen_t l
   }
 }
 
+// Receives a datagram, and with it where it came from: all that is wanted where no date is.
+void receive_from(const Incoming& in, Socket* socket, Arrival* arrival) {
+  socklen_t length = sizeof(arrival->source);
+  sockaddr* source = reinterpret_cast<sockaddr*>(&arrival->source);
+  if (!in.message && in.count == 1) {
+    arrival->bytes = real.recvfrom(in.fd, in.parts->iov_base, in.parts->iov_len, in.flags, source, &length);
+    if (arrival->bytes < 0) return;
+  } else {
+    msghdr message = {};
+    if (in.message) message = *in.message;
+    message.msg_iov = const_cast<iovec*>(in.parts);
+    message.msg_iovlen = static_cast<size_t>(in.count);
+    message.msg_name = source;
+    message.msg_namelen = length;
+    arrival->bytes = real.recvmsg(in.fd, &message, in.flags);
+    if (arrival->bytes < 0) return;
+    length = message.msg_namelen;
+    if (in.message) {
+      in.message->msg_flags = message.msg_flags;
+      in.message->msg_controllen = message.msg_controllen;
+    }
+  }
+  arrival->source_length = length;
+  arrival->from_inside = sender_inside(in.fd, socket, source, length);
+  if (in.message || in.from) name_sender(in, &arrival->source, length);
+}
+
 // Receives with our own control buffer and source address, so that arrival and sender are known.
-Arrival receive_dated(const Incoming& in, Socket* socket, bool dated) {
+Arrival receive_dated(const Incoming& in, Socket* socket) {
   Arrival arrival;
   sockaddr_storage& source = arrival.source;
-  if (!dated && !in.message && in.count == 1) {  // only the sender is wanted, and that is had for less
-    socklen_t length = sizeof(source);
-    arrival.bytes = real.recvfrom(in.fd, in.parts->iov_base, in.parts->iov_len, in.flags, reinterpret_cast<sockaddr*>(&source), &length);
-    if (arrival.bytes < 0) return arrival;
-    arrival.source_length = length;
-    arrival.at_ns = now_ns();
-    arrival.from_inside = sender_inside(in.fd, socket, reinterpret_cast<sockaddr*>(&source), length);
-    name_sender(in, &source, length);
-    return arrival;
-  }
   alignas(cmsghdr) u8 control[kControlBytes];
   msghdr message = {};
   message.msg_iov = const_cast<iovec*>(in.parts);
@@ -308,26 +325,78 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const 
   return {kept || (total == 0 && !call->stream) ? Outcome::Deliver : Outcome::Swallowed, kept};
 }
 
-struct ReceiveCall {
-  int fd;
-  void* bytes;
-  size_t size;
-  int flags;
-  sockaddr* from;
-  socklen_t* length;
-};
-struct VectorCall {
-  int fd;
-  const iovec* parts;
-  int count;
-  off_t offset;
-  int flags;
-};
-struct MessageCall {
-  int fd;
-  msghdr* message;
-  int flags;
-};
+// Decides over what was received and hands over what the program gets of it: bytes, or -1 with errno. kNothing: all of it
+// was lost or withheld, and the program waits for more.
+constexpr ssize_t kNothing = -2;
+ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
+  Flow* flow = socket->flow;
+  const engine::Wants& wants = socket->wants;
+  if (arrival.bytes < 0) return -1;
+  if (arrival.bytes == 0 && socket->stream) {
+    Pending pending = {socket};
+    if (Held* held = pending.pop(true)) return deliver(in, socket, held);  // nothing can overtake it any more
+    return 0;
+  }
+  if (load(&flow->wait_since_ns)) store(&flow->wait_since_ns, u64{0});
+  u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
+  if (arrival.from_inside && !wants.downlink_only) {
+    if (!(in.flags & MSG_PEEK)) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+    return arrival.bytes;
+  }
+  engine::Call call;
+  engine::Begun begun = engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, arrival.at_ns, arrival.from_inside);
+  if (begun != engine::Begun::Ready) {
+    if (begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+    return arrival.bytes;
+  }
+  engine::Mutation mutation = engine::plan_mutation(call, bytes);
+  engine::Step step = engine::next_step(&call, bytes, socket->held[1] != nullptr);
+  bool simple = step.decision.plain() && step.bytes == bytes && mutation.type == MutationType::None && !socket->held[1];
+  if (simple) {
+    if (!(in.flags & MSG_PEEK)) engine::book_rate(&call, &step);
+    i64 delay = step.decision.delay_ns();
+    u64 due = arrival.at_ns + static_cast<u64>(delay > 0 ? delay : 0);
+    if (delay > 0 && due > now_ns() && still_ours(in.fd, socket)) engine::delivered(call, step.decision, wait_until(due) - arrival.at_ns);
+    if (!(in.flags & MSG_PEEK)) engine::commit(&call, step, bytes);
+    engine::finish(&call);
+    return arrival.bytes;
+  }
+  if (in.flags & MSG_PEEK) {  // looking changes nothing; what it looked at is sorted out when it is taken
+    engine::finish(&call);
+    return arrival.bytes;
+  }
+  if (!still_ours(in.fd, socket)) {
+    engine::finish(&call);
+    return arrival.bytes;
+  }
+  call.draft = call.start;
+  call.ahead = 0;
+  u64 capacity = bytes + engine::kMaxGrowth;
+  u8* buffer = map_buffer(capacity);
+  if (!buffer) {
+    engine::finish(&call);
+    return arrival.bytes;
+  }
+  gather(in.parts, in.count, 0, buffer, bytes);
+  if (mutation.type != MutationType::None) {
+    bytes = engine::mutate(mutation, buffer, bytes, in.total < capacity ? in.total : capacity);
+    if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
+    engine::commit_mutation(call, mutation);
+  }
+  Received result = sort_out(&call, socket, in, arrival, buffer, bytes);
+  int kept = errno;
+  scatter(buffer, result.bytes, in.parts, in.count);
+  unmap_buffer(buffer, capacity);
+  engine::finish(&call);
+  errno = kept;
+  if (result.outcome == Outcome::Ended) return -1;
+  if (result.outcome == Outcome::Deliver) return static_cast<ssize_t>(result.bytes);
+  if (is_nonblocking(in.fd, in.flags) && !ready_now(in.fd, POLLIN)) {  // all of it was lost or withheld
+    errno = EAGAIN;
+    return -1;
+  }
+  return kNothing;
+}
 
 ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original, const void* arguments) {
   Flow* flow = socket->flow;
@@ -375,9 +444,12 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     }
 
     Arrival arrival;
-    bool own = (wants.dated || !socket->stream) && !(in.message && in.message->msg_controllen > kControlBytes - 64);
-    if (own) {
-      arrival = receive_dated(in, socket, wants.dated);
+    const bool stamped = wants.dated || socket->stamped;
+    if (!stamped && !socket->stream) {
+      receive_from(in, socket, &arrival);
+      arrival.at_ns = now_ns();
+    } else if (stamped && !(in.message && in.message->msg_controllen > kControlBytes - 64)) {
+      arrival = receive_dated(in, socket);
     } else {
       arrival.bytes = original(arguments);
       arrival.at_ns = now_ns();
@@ -387,77 +459,7 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
         if (!socket->stream && sender) arrival.from_inside = sender_inside(in.fd, socket, sender, in.message->msg_namelen);
       }
     }
-    if (arrival.bytes < 0) return -1;
-    if (arrival.bytes == 0 && socket->stream) {
-      if (Held* held = pending.pop(true)) return deliver(in, socket, held);  // nothing can overtake it any more
-      return 0;
-    }
-    if (load(&flow->wait_since_ns)) store(&flow->wait_since_ns, u64{0});
-    u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
-    if (arrival.from_inside && !wants.downlink_only) {
-      if (!(in.flags & MSG_PEEK)) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
-      return arrival.bytes;
-    }
-    if (!socket->held[1] && !arrival.from_inside && !(in.flags & MSG_PEEK)) {
-      engine::Passing passing;
-      if (engine::pass_whole(&passing, self.segment, flow, OpKind::Recv, Direction::Downlink, bytes, arrival.at_ns)) {
-        engine::passed(passing, static_cast<i64>(bytes));
-        return arrival.bytes;
-      }
-    }
-
-    engine::Call call;
-    engine::Begun begun = engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, arrival.at_ns, arrival.from_inside);
-    if (begun != engine::Begun::Ready) {
-      if (begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
-      return arrival.bytes;
-    }
-    engine::Mutation mutation = engine::plan_mutation(call, bytes);
-    engine::Step step = engine::next_step(&call, bytes, socket->held[1] != nullptr);
-    bool simple = step.decision.plain() && step.bytes == bytes && mutation.type == MutationType::None && !socket->held[1];
-    if (simple) {
-      if (!(in.flags & MSG_PEEK)) engine::book_rate(&call, &step);
-      i64 delay = step.decision.delay_ns();
-      u64 due = arrival.at_ns + static_cast<u64>(delay > 0 ? delay : 0);
-      if (delay > 0 && due > now_ns() && still_ours(in.fd, socket)) engine::delivered(call, step.decision, wait_until(due) - arrival.at_ns);
-      if (!(in.flags & MSG_PEEK)) engine::commit(&call, step, bytes);
-      engine::finish(&call);
-      return arrival.bytes;
-    }
-    if (in.flags & MSG_PEEK) {  // looking changes nothing; what it looked at is sorted out when it is taken
-      engine::finish(&call);
-      return arrival.bytes;
-    }
-    if (!still_ours(in.fd, socket)) {
-      engine::finish(&call);
-      return arrival.bytes;
-    }
-    call.draft = call.start;
-    call.ahead = 0;
-    u64 capacity = bytes + engine::kMaxGrowth;
-    u8* buffer = map_buffer(capacity);
-    if (!buffer) {
-      engine::finish(&call);
-      return arrival.bytes;
-    }
-    gather(in.parts, in.count, 0, buffer, bytes);
-    if (mutation.type != MutationType::None) {
-      bytes = engine::mutate(mutation, buffer, bytes, in.total < capacity ? in.total : capacity);
-      if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
-      engine::commit_mutation(call, mutation);
-    }
-    Received result = sort_out(&call, socket, in, arrival, buffer, bytes);
-    int kept = errno;
-    scatter(buffer, result.bytes, in.parts, in.count);
-    unmap_buffer(buffer, capacity);
-    engine::finish(&call);
-    errno = kept;
-    if (result.outcome == Outcome::Ended) return -1;
-    if (result.outcome == Outcome::Deliver) return static_cast<ssize_t>(result.bytes);
-    if (is_nonblocking(in.fd, in.flags) && !ready_now(in.fd, POLLIN)) {  // all of it was lost or withheld
-      errno = EAGAIN;
-      return -1;
-    }
+    if (ssize_t n = hand_over(in, socket, arrival); n != kNothing) return n;
   }
 }
 
@@ -502,58 +504,77 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
   return receive_faulted(in, socket, original, arguments);
 }
 
+// The usual call in as few steps as can be: a settled socket whose arrivals need no date, and no stage touches what came.
+// Anything else goes the long way.
+template <class Original>
+static inline ssize_t receive_at_once(const Incoming& in, const Original& original) {
+  auto long_way = [&] {
+    return receive_through(in, [](const void* p) { return (*static_cast<const Original*>(p))(); }, &original);
+  };
+  Socket* socket = settled_socket(in.fd);
+  if (!socket || !socket->wants.undated || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
+  if (!socket->stream && socket->wants.downlink_only) return long_way();
+  Flow* flow = socket->flow;
+  if (socket->wants.guarded && engine::may_be_over(self.segment, *flow, coarse_now_ns())) return long_way();
+
+  Arrival arrival;
+  if (socket->stream) arrival.bytes = original();
+  else receive_from(in, socket, &arrival);
+  if (arrival.bytes < 0 || (arrival.bytes == 0 && socket->stream)) return arrival.bytes;
+  const u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
+  if (arrival.from_inside) {
+    engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+    return arrival.bytes;
+  }
+  engine::Passing passing;
+  if (engine::pass_whole(&passing, self.segment, flow, Direction::Downlink, bytes, coarse_now_ns())) {
+    engine::passed(passing, static_cast<i64>(bytes));
+    return arrival.bytes;
+  }
+  arrival.at_ns = now_ns();
+  ssize_t n;
+  {
+    Guard guard;
+    n = hand_over(in, socket, arrival);
+  }
+  return n != kNothing ? n : long_way();
+}
+
 namespace slow {
 
 ssize_t recvfrom(int fd, void* bytes, size_t size, int flags, sockaddr* from, socklen_t* length) {
-  ReceiveCall call = {fd, bytes, size, flags, from, length};
   iovec part = {bytes, size};
-  Incoming in = {fd, &part, 1, size, flags, nullptr, from, length};
-  return receive_through(in, [](const void* p) {
-    const ReceiveCall& c = *static_cast<const ReceiveCall*>(p);
-    return real.recvfrom(c.fd, c.bytes, c.size, c.flags, c.from, c.length);
-  }, &call);
+  return receive_at_once({fd, &part, 1, size, flags, nullptr, from, length},
+                         [=] { return real.recvfrom(fd, bytes, size, flags, from, length); });
 }
-ssize_t recv(int fd, void* bytes, size_t size, int flags) { return slow::recvfrom(fd, bytes, size, flags, nullptr, nullptr); }
+ssize_t recv(int fd, void* bytes, size_t size, int flags) {
+  iovec part = {bytes, size};
+  return receive_at_once({fd, &part, 1, size, flags, nullptr, nullptr, nullptr}, [=] { return real.recv(fd, bytes, size, flags); });
+}
 
 ssize_t read(int fd, void* bytes, size_t size) {
-  ReceiveCall call = {fd, bytes, size, 0, nullptr, nullptr};
   iovec part = {bytes, size};
-  Incoming in = {fd, &part, 1, size, 0, nullptr, nullptr, nullptr};
-  return receive_through(in, [](const void* p) {
-    const ReceiveCall& c = *static_cast<const ReceiveCall*>(p);
-    return real.read(c.fd, c.bytes, c.size);
-  }, &call);
+  return receive_at_once({fd, &part, 1, size, 0, nullptr, nullptr, nullptr}, [=] { return real.read(fd, bytes, size); });
 }
 
 ssize_t readv(int fd, const iovec* parts, int count) {
-  VectorCall call = {fd, parts, count, 0, 0};
-  Incoming in = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, 0, nullptr, nullptr, nullptr};
-  return receive_through(in, [](const void* p) {
-    const VectorCall& c = *static_cast<const VectorCall*>(p);
-    return real.readv(c.fd, c.parts, c.count);
-  }, &call);
+  return receive_at_once({fd, parts, count, length_of(parts, count), 0, nullptr, nullptr, nullptr},
+                         [=] { return real.readv(fd, parts, count); });
 }
 
 ssize_t preadv2(int fd, const iovec* parts, int count, off_t offset, int flags) {
   if (offset != -1) return real.preadv2(fd, parts, count, offset, flags);  // a socket answers ESPIPE
-  VectorCall call = {fd, parts, count, offset, flags};
-  Incoming in = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, nullptr, nullptr, nullptr};
-  return receive_through(in, [](const void* p) {
-    const VectorCall& c = *static_cast<const VectorCall*>(p);
-    return real.preadv2(c.fd, c.parts, c.count, c.offset, c.flags);
-  }, &call);
+  int message_flags = flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
+  return receive_at_once({fd, parts, count, length_of(parts, count), message_flags, nullptr, nullptr, nullptr},
+                         [=] { return real.preadv2(fd, parts, count, offset, flags); });
 }
 ssize_t preadv64v2(int fd, const iovec* parts, int count, off_t offset, int flags) { return slow::preadv2(fd, parts, count, offset, flags); }
 
 ssize_t recvmsg(int fd, msghdr* message, int flags) {
   if (!message) return real.recvmsg(fd, message, flags);
-  MessageCall call = {fd, message, flags};
   int count = static_cast<int>(message->msg_iovlen);
-  Incoming in = {fd, message->msg_iov, count, length_of(message->msg_iov, count), flags, message, nullptr, nullptr};
-  return receive_through(in, [](const void* p) {
-    const MessageCall& c = *static_cast<const MessageCall*>(p);
-    return real.recvmsg(c.fd, c.message, c.flags);
-  }, &call);
+  return receive_at_once({fd, message->msg_iov, count, length_of(message->msg_iov, count), flags, message, nullptr, nullptr},
+                         [=] { return real.recvmsg(fd, message, flags); });
 }
 
 int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {

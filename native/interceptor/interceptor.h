@@ -118,29 +118,30 @@ struct Held {
   u8 data[];
 };
 
-// What this process knows of one of its sockets; shared by the descriptors that dup made of it.
+// What this process knows of one of its sockets; shared by the descriptors that dup made of it. What every call looks at
+// comes first.
 struct Socket {
-  u64 cookie;
   Flow* flow;
-  u32 generation;      // of the header when `policy` was resolved
-  u32 calm_generation; // of the header when nothing was asked of this socket, whoever its peer; 0 never
-  i32 policy;          // mirrors flow->policy
-  engine::Wants wants; // of that policy
+  Held* held[kDirections];
+  u32 generation;          // of the header when `policy` was resolved
+  u32 calm_generation;     // of the header when nothing was asked of this socket, whoever its peer; 0 never
+  u32 settled_generation;  // of the header when its policy was known and no name could change that any more; 0 never
+  i32 policy;              // mirrors flow->policy
+  i32 error_behind;        // the connection broke behind the bytes last handed over: what the next receive meets
+  u8 family;               // AF_*
+  u8 protocol;             // Protocol
+  bool stream;
+  engine::Wants wants;     // of that policy
+  u64 cookie;
   u32 refs;
   u16 local_port;
-  u8 family;           // AF_*
-  u8 protocol;         // Protocol
-  bool stream, listening, wants_sni, program_stamps, stamped, resolver;
+  bool listening, wants_sni, program_stamps, stamped, resolver;
   bool ended;          // the last connect failed: a further one is a new conversation
-  bool sender_known, sender_inside;  // datagrams: the verdict on `sender`
   u32 busy;            // guards the held lists
-  i32 error_behind;    // the connection broke behind the bytes last handed over: what the next receive meets
   u32 sni_bytes;
-  u8 sender[18];
   char path[108];      // unix: the peer's
   char sni[128];
   u8* hello;           // the first bytes sent, while a ClientHello is incomplete
-  Held* held[kDirections];
 };
 
 struct Endpoint {
@@ -154,12 +155,24 @@ bool endpoint_of(const sockaddr* address, socklen_t length, Endpoint* out);
 constexpr u32 kDescriptorsPerPage = 1024;
 extern Socket** pages[kDescriptors / kDescriptorsPerPage];
 
-// The flow behind a descriptor when nothing is asked of it; nullptr: look closer.
-inline Flow* calm_flow(int fd) {
+// The socket noted for a descriptor, if any.
+inline Socket* noted_socket(int fd) {
   if (static_cast<u32>(fd) >= kDescriptors) return nullptr;
   Socket** page = load_acquire(&pages[static_cast<u32>(fd) / kDescriptorsPerPage]);
-  Socket* socket = page ? load_acquire(&page[static_cast<u32>(fd) % kDescriptorsPerPage]) : nullptr;
+  return page ? load_acquire(&page[static_cast<u32>(fd) % kDescriptorsPerPage]) : nullptr;
+}
+// The flow behind a descriptor when nothing is asked of it; nullptr: look closer.
+inline Flow* calm_flow(int fd) {
+  Socket* socket = noted_socket(fd);
   return socket && socket->calm_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
+}
+// The socket behind a descriptor when its policy is settled and in force and it has no past to see to: nothing held, nothing
+// broken. Then a call that no stage touches needs no closer look; nullptr: it does.
+inline Socket* settled_socket(int fd) {
+  Socket* socket = noted_socket(fd);
+  if (!socket || socket->settled_generation != load(&self.segment.header->generation)) return nullptr;
+  if (socket->held[0] || socket->held[1] || thread.inside || !in_force(self.segment)) return nullptr;
+  return load(&socket->flow->state) == static_cast<u8>(FlowState::Open) ? socket : nullptr;
 }
 inline void count_op(FlowDirection* direction) { store(&direction->ops, load(&direction->ops) + 1); }
 
@@ -249,7 +262,11 @@ void release_everything();
 Held* make_held(const iovec* parts, int count, u64 skip, u64 bytes);
 void free_held(Held* held);
 
-u64 length_of(const iovec* parts, int count);
+inline u64 length_of(const iovec* parts, int count) {
+  u64 total = 0;
+  for (int i = 0; i < count; i++) total += parts[i].iov_len;
+  return total;
+}
 // parts[skip, skip + bytes) as a list of its own; returns how many entries, at most `capacity` (then *bytes shrinks).
 int cut_parts(const iovec* parts, int count, u64 skip, u64* bytes, iovec* out, int capacity);
 void gather(const iovec* parts, int count, u64 skip, u8* to, u64 bytes);

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/draw.h"
 #include "interceptor.h"
 #include "wire/client_hello.h"
 
@@ -250,7 +251,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
     store(&flow->state, static_cast<u8>(FlowState::Open));
   }
   socket->flow = flow;
-  socket->generation = socket->calm_generation = 0;
+  socket->generation = socket->calm_generation = socket->settled_generation = 0;
   socket->ended = false;
   Owner owner = {};
   owner.cookie = socket->cookie;
@@ -284,6 +285,7 @@ void resolve_policy(Socket* socket) {
                                 : socket->stream || bound_policy(self.segment, self.pid, thread_id()) < 0;
   calm = calm && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
   socket->calm_generation = calm ? socket->generation : 0;
+  socket->settled_generation = found.policy >= 0 && !socket->wants_sni && !socket->resolver ? socket->generation : 0;
 }
 
 bool local_address(const Endpoint& a, const Endpoint& b) {
@@ -302,6 +304,13 @@ bool named_endpoint(int fd, bool peer, Endpoint* out) {
 bool owned_by_project(u64 cookie) { return cookie && find_owner(self.segment, cookie); }
 
 constexpr u16 kDnsPort = 53;
+
+struct KnownSender {
+  u64 key;
+  bool inside;
+};
+constexpr u32 kKnownSenders = 64;
+thread_local constinit KnownSender known_senders[kKnownSenders] = {};
 
 }  // namespace
 
@@ -493,20 +502,25 @@ void learn_sni(Socket* socket, const iovec* parts, int n) {
   resolve_policy(socket);
 }
 
+// Asked of the kernel once a sender: each thread remembers the last ones by a hash of them and the receiving socket.
 bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t length) {
-  Endpoint sender;
-  if (!endpoint_of(from, length, &sender)) return false;
-  u8 key[18];
-  memcpy(key, sender.address, 16);
-  memcpy(key + 16, &sender.port, 2);
-  if (socket->sender_known && memcmp(key, socket->sender, sizeof(key)) == 0) return socket->sender_inside;
-  Endpoint local;
-  bool inside = false;
-  if (named_endpoint(fd, false, &local) && local_address(sender, local))
-    inside = owned_by_project(cookie_by_tuple(Protocol::Udp, sender, local));
-  memcpy(socket->sender, key, sizeof(key));
-  socket->sender_inside = inside;
-  socket->sender_known = true;
+  u64 words[3] = {};  // family, port and address, as the kernel wrote them
+  if (length == sizeof(sockaddr_in)) memcpy(words, from, 8);
+  else if (length == sizeof(sockaddr_in6)) memcpy(words, from, 24);
+  else return false;
+  u64 key = socket->cookie ^ words[0];
+  if (length != sizeof(sockaddr_in)) key = engine::mix(engine::mix(key) ^ words[1]) ^ words[2];
+  key = engine::mix(key);
+  KnownSender& known = known_senders[key % kKnownSenders];
+  if (known.key == key) return known.inside;
+  Endpoint sender, local;
+  const bool inside = endpoint_of(from, length, &sender) && named_endpoint(fd, false, &local) && local_address(sender, local) &&
+                      owned_by_project(cookie_by_tuple(Protocol::Udp, sender, local));
+  known.key = 0;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  known.inside = inside;
+  __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  known.key = key;
   return inside;
 }
 

@@ -240,27 +240,6 @@ ssize_t carry_mutated(engine::Call* call, Socket* socket, const Outgoing& out, c
   return n < 0 ? n : static_cast<ssize_t>(out.total);
 }
 
-struct SendCall {
-  int fd;
-  const void* bytes;
-  size_t size;
-  int flags;
-  const sockaddr* to;
-  socklen_t length;
-};
-struct VectorCall {
-  int fd;
-  const iovec* parts;
-  int count;
-  off_t offset;
-  int flags;
-};
-struct MessageCall {
-  int fd;
-  const msghdr* message;
-  int flags;
-};
-
 // Bytes that come out of a file or pipe: read, then sent like any others.
 ssize_t send_from_file(int fd, int from, off_t* offset, size_t size) {
   u64 take = size < kCopyBytes ? size : kCopyBytes;
@@ -281,6 +260,31 @@ ssize_t send_from_file(int fd, int from, off_t* offset, size_t size) {
   unmap_buffer(buffer, kCopyBytes);
   errno = kept;
   return n;
+}
+
+// Whether a datagram goes where the flow's policy was settled for.
+bool same_peer(const Socket& socket, const void* to, socklen_t length) {
+  Endpoint peer;
+  return endpoint_of(static_cast<const sockaddr*>(to), length, &peer) && peer.port == load(&socket.flow->peer_port) &&
+         memcmp(peer.address, socket.flow->peer, sizeof(peer.address)) == 0;
+}
+
+// The usual call in as few steps as can be: a settled socket, and no stage touches what it sends. False: not so, and nothing
+// has happened.
+template <class Original>
+inline bool sent_at_once(int fd, u64 total, int flags, const void* to, socklen_t to_length, const Original& original, ssize_t* sent) {
+  Socket* socket = settled_socket(fd);
+  if (!socket || (flags & MSG_OOB) || (socket->stream ? total == 0 : to && !same_peer(*socket, to, to_length))) return false;
+  engine::Passing passing;
+  if (!engine::pass_whole(&passing, self.segment, socket->flow, Direction::Uplink, total, coarse_now_ns())) return false;
+  *sent = original();
+  engine::passed(passing, *sent);
+  return true;
+}
+
+template <class Original>
+__attribute__((noinline)) ssize_t send_long_way(const Outgoing& out, const Original& original) {
+  return send_through(out, [](const void* p) { return (*static_cast<const Original*>(p))(); }, &original);
 }
 
 bool is_faulted(int fd) {
@@ -322,18 +326,9 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
   }
   if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return pass();  // the kernel answers as behind any RST
   bool urgent_or_empty = out.flags & MSG_OOB || (socket->stream && out.total == 0);
-  u64 now = now_ns();
-  if (!urgent_or_empty && !socket->held[0]) {
-    engine::Passing passing;
-    if (engine::pass_whole(&passing, self.segment, flow, OpKind::Send, Direction::Uplink, out.total, now)) {
-      ssize_t n = pass();
-      engine::passed(passing, n);
-      return n;
-    }
-  }
   engine::Call call;
   engine::Begun begun = urgent_or_empty ? engine::Begun::NoRow
-                                        : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now);
+                                        : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now_ns());
   if (begun != engine::Begun::Ready) {
     ssize_t n = pass();
     if (n >= 0 && begun == engine::Begun::Gated) engine::count_gated(self.segment, flow, Direction::Uplink, static_cast<u64>(n));
@@ -348,55 +343,50 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
 namespace slow {
 
 ssize_t sendto(int fd, const void* bytes, size_t size, int flags, const sockaddr* to, socklen_t length) {
-  SendCall call = {fd, bytes, size, flags, to, length};
+  auto original = [=] { return real.sendto(fd, bytes, size, flags, to, length); };
+  if (ssize_t sent; sent_at_once(fd, size, flags, to, length, original, &sent)) return sent;
   iovec part = {const_cast<void*>(bytes), size};
-  Outgoing out = {fd, &part, 1, size, flags, to, length, nullptr, 0, false};
-  return send_through(out, [](const void* p) {
-    const SendCall& c = *static_cast<const SendCall*>(p);
-    return real.sendto(c.fd, c.bytes, c.size, c.flags, c.to, c.length);
-  }, &call);
+  return send_long_way({fd, &part, 1, size, flags, to, length, nullptr, 0, false}, original);
 }
-ssize_t send(int fd, const void* bytes, size_t size, int flags) { return slow::sendto(fd, bytes, size, flags, nullptr, 0); }
+ssize_t send(int fd, const void* bytes, size_t size, int flags) {
+  auto original = [=] { return real.send(fd, bytes, size, flags); };
+  if (ssize_t sent; sent_at_once(fd, size, flags, nullptr, 0, original, &sent)) return sent;
+  iovec part = {const_cast<void*>(bytes), size};
+  return send_long_way({fd, &part, 1, size, flags, nullptr, 0, nullptr, 0, false}, original);
+}
 
 ssize_t write(int fd, const void* bytes, size_t size) {
-  SendCall call = {fd, bytes, size, 0, nullptr, 0};
+  auto original = [=] { return real.write(fd, bytes, size); };
+  if (ssize_t sent; sent_at_once(fd, size, 0, nullptr, 0, original, &sent)) return sent;
   iovec part = {const_cast<void*>(bytes), size};
-  Outgoing out = {fd, &part, 1, size, 0, nullptr, 0, nullptr, 0, false};
-  return send_through(out, [](const void* p) {
-    const SendCall& c = *static_cast<const SendCall*>(p);
-    return real.write(c.fd, c.bytes, c.size);
-  }, &call);
+  return send_long_way({fd, &part, 1, size, 0, nullptr, 0, nullptr, 0, false}, original);
 }
 
 ssize_t writev(int fd, const iovec* parts, int count) {
-  VectorCall call = {fd, parts, count, 0, 0};
-  Outgoing out = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, 0, nullptr, 0, nullptr, 0, false};
-  return send_through(out, [](const void* p) {
-    const VectorCall& c = *static_cast<const VectorCall*>(p);
-    return real.writev(c.fd, c.parts, c.count);
-  }, &call);
+  auto original = [=] { return real.writev(fd, parts, count); };
+  const u64 total = length_of(parts, count);
+  if (ssize_t sent; sent_at_once(fd, total, 0, nullptr, 0, original, &sent)) return sent;
+  return send_long_way({fd, parts, count, total, 0, nullptr, 0, nullptr, 0, false}, original);
 }
 
 ssize_t pwritev2(int fd, const iovec* parts, int count, off_t offset, int flags) {
-  if (offset != -1) return real.pwritev2(fd, parts, count, offset, flags);  // a socket answers ESPIPE
-  VectorCall call = {fd, parts, count, offset, flags};
-  Outgoing out = {fd, parts, count, count > 0 ? length_of(parts, count) : 0, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, nullptr, 0, nullptr, 0, false};
-  return send_through(out, [](const void* p) {
-    const VectorCall& c = *static_cast<const VectorCall*>(p);
-    return real.pwritev2(c.fd, c.parts, c.count, c.offset, c.flags);
-  }, &call);
+  auto original = [=] { return real.pwritev2(fd, parts, count, offset, flags); };
+  if (offset != -1) return original();  // a socket answers ESPIPE
+  const u64 total = length_of(parts, count);
+  if (ssize_t sent; sent_at_once(fd, total, 0, nullptr, 0, original, &sent)) return sent;
+  return send_long_way({fd, parts, count, total, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, nullptr, 0, nullptr, 0, false}, original);
 }
 ssize_t pwritev64v2(int fd, const iovec* parts, int count, off_t offset, int flags) { return slow::pwritev2(fd, parts, count, offset, flags); }
 
 ssize_t sendmsg(int fd, const msghdr* message, int flags) {
-  if (!message) return real.sendmsg(fd, message, flags);
-  MessageCall call = {fd, message, flags};
-  int count = static_cast<int>(message->msg_iovlen);
-  Outgoing out = {fd, message->msg_iov, count, length_of(message->msg_iov, count), flags, message->msg_name, message->msg_namelen, message->msg_control, message->msg_controllen, false};
-  return send_through(out, [](const void* p) {
-    const MessageCall& c = *static_cast<const MessageCall*>(p);
-    return real.sendmsg(c.fd, c.message, c.flags);
-  }, &call);
+  auto original = [=] { return real.sendmsg(fd, message, flags); };
+  if (!message) return original();
+  const iovec* parts = message->msg_iov;
+  const int count = static_cast<int>(message->msg_iovlen);
+  const u64 total = length_of(parts, count);
+  const void* to = message->msg_name;
+  if (ssize_t sent; sent_at_once(fd, total, flags, to, message->msg_namelen, original, &sent)) return sent;
+  return send_long_way({fd, parts, count, total, flags, to, message->msg_namelen, message->msg_control, message->msg_controllen, false}, original);
 }
 
 int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {

@@ -12,7 +12,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/futex.h>
 
 #include <initializer_list>
 
@@ -198,23 +197,11 @@ void detach(Segment* segment) {
   *segment = {};
 }
 
-bool in_force(const Segment& segment) {
-  if (load(&segment.header->state) != static_cast<u32>(State::Active)) return false;
-  // The first word of a pthread mutex is its futex: the owner's tid, or FUTEX_OWNER_DIED once the kernel found it dead.
-  u32 lock = load(reinterpret_cast<const u32*>(segment.header->owner_lock));
-  return (lock & FUTEX_TID_MASK) && !(lock & FUTEX_OWNER_DIED);
-}
-
 bool lease_holds(const Segment& segment, u64 now_ns) {
   return in_force(segment) && now_ns < load(&segment.header->lease_expiry_ns);
 }
 
 void count_fallback(const Segment& segment, Fallback reason) { add(&segment.header->fallbacks[static_cast<u32>(reason)], u64{1}); }
-
-u32 row_sequence(const Segment& segment, i32 policy) {
-  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) return 0;
-  return load_acquire(&segment.rows[policy].seq);
-}
 
 bool read_row(const Segment& segment, i32 policy, Row* out) {
   if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) {
@@ -461,15 +448,6 @@ Process* register_process(const Segment& segment, i32 pid, u64 start_time, const
   store(&slot->since_ns, now_ns);
   store_release(&slot->state, static_cast<u32>(ProcessState::Attached));
   return slot;
-}
-
-Stats* stats_of(const Segment& segment, i32 policy) {
-  return policy < 0 || static_cast<u32>(policy) >= segment.count.policies ? nullptr : &segment.stats[policy];
-}
-
-Link* link_of(const Segment& segment, i32 policy, Direction direction) {
-  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies) return nullptr;
-  return &segment.links[static_cast<u32>(policy) * kDirections + static_cast<u32>(direction)];
 }
 
 Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction) {

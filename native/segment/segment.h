@@ -6,6 +6,8 @@
 // allocation-free, lock-free and async-signal-safe, except format(), which only the owner calls.
 #pragma once
 
+#include <linux/futex.h>
+
 #include "atomic.h"
 #include "contract/layout.h"
 
@@ -46,7 +48,12 @@ AttachError attach(const char* path, Segment* out);
 void detach(Segment* segment);
 
 // In force: active, and its owner's robust lock is held by a living thread. Two loads, no clock.
-bool in_force(const Segment& segment);
+inline bool in_force(const Segment& segment) {
+  if (load(&segment.header->state) != static_cast<u32>(State::Active)) return false;
+  // The first word of a pthread mutex is its futex: the owner's tid, or FUTEX_OWNER_DIED once the kernel found it dead.
+  u32 lock = load(reinterpret_cast<const u32*>(segment.header->owner_lock));
+  return (lock & FUTEX_TID_MASK) && !(lock & FUTEX_OWNER_DIED);
+}
 // The lease too: false when the owner has not renewed it. For moments when a fault is about to be applied.
 bool lease_holds(const Segment& segment, u64 now_ns);
 
@@ -55,7 +62,10 @@ void count_fallback(const Segment& segment, Fallback reason);
 // Copies a row out under its sequence lock; false when the index is out of range, the row was never written, or it
 // was being written through every retry (counted).
 bool read_row(const Segment& segment, i32 policy, Row* out);
-u32 row_sequence(const Segment& segment, i32 policy);
+inline bool is_policy(const Segment& segment, i32 policy) { return static_cast<u32>(policy) < segment.count.policies; }
+inline u32 row_sequence(const Segment& segment, i32 policy) {
+  return is_policy(segment, policy) ? load_acquire(&segment.rows[policy].seq) : 0;
+}
 // One target rule; `sequence` is the row's, from before the first rule was read. False when it changed meanwhile.
 bool read_target(const Segment& segment, i32 policy, u32 rule, u32 sequence, Target* out);
 // The owner's side: publishes a row with its rules, then lets resolved flows look again.
@@ -93,9 +103,14 @@ void count_applied(const Segment& segment, i32 policy, Fault fault, Direction di
 // Files a measured time in the fault's histogram; record_time also counts the fault applied.
 void file_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns);
 void record_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns);
-Stats* stats_of(const Segment& segment, i32 policy);
+inline Stats* stats_of(const Segment& segment, i32 policy) {
+  return is_policy(segment, policy) ? &segment.stats[policy] : nullptr;
+}
 Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction);
-Link* link_of(const Segment& segment, i32 policy, Direction direction);
+inline Link* link_of(const Segment& segment, i32 policy, Direction direction) {
+  if (!is_policy(segment, policy)) return nullptr;
+  return &segment.links[static_cast<u32>(policy) * kDirections + static_cast<u32>(direction)];
+}
 
 // False when the ring is full (counted). The event's `turn` is set here.
 bool push_event(const Segment& segment, const Event& event);

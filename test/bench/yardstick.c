@@ -2,8 +2,10 @@
  * under `mishap run` and compared. Everything stays on loopback, in one process, and start-up is never measured.
  *
  *   yardstick MODE [key=value ...]
- *   pair          sock= call= size= n=        for each line on stdin: CPU time of n send-and-receive pairs
- *   bulk          chunk= bytes=               for each line on stdin: seconds to carry `bytes` over TCP
+ *   pair          sock= call= size= n=        for each line on stdin: CPU time of n send-and-receive pairs, and of as many
+ *                                             made of bare system calls
+ *   bulk          chunk= bytes=               for each line on stdin: seconds to carry `bytes` over TCP, and the same by
+ *                                             bare system calls
  *   delay         side= call= ask_us= n=      one-way times beside as many clock_nanosleep calls of the same length
  *   rate          call= chunk= seconds=       the slope of what arrives, between chunk boundaries
  *   loss          side= n=                    datagrams accepted and received, for every call of that side
@@ -23,6 +25,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -149,66 +152,44 @@ static ssize_t receive_by(int call, int fd, void *bytes, size_t size, int messag
   }
 }
 
-static int asked_for_round(void) {
-  char line[64];
-  return fgets(line, sizeof line, stdin) != NULL;
+/* The same by bare system calls, which nothing stands in front of: beside them the libc functions can be timed to a few
+ * nanoseconds, because both share a process, its sockets and the moment. */
+static long direct(long number, long a, long b, long c, long d, long e, long f) {
+#if defined(__x86_64__)
+  long result;
+  register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = f;
+  __asm__ volatile("syscall"
+                   : "=a"(result)
+                   : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                   : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long x8 __asm__("x8") = number, x0 __asm__("x0") = a, x1 __asm__("x1") = b, x2 __asm__("x2") = c;
+  register long x3 __asm__("x3") = d, x4 __asm__("x4") = e, x5 __asm__("x5") = f;
+  __asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory");
+  return x0;
+#else
+#error "say how this processor makes a system call"
+#endif
 }
-
-/* ---- modes ---- */
-
-/* CPU time, not wall-clock time: on a machine with other work it leaves out what that work took. */
-static void pair_mode(void) {
-  int fd[2], call = call_named(option("call", "send"), send_names, SENDS);
-  long n = option_number("n", 10000);
-  size_t size = (size_t)option_number("size", 64);
-  char *bytes = calloc(1, size);
-  make_pair(option("sock", "unix"), fd);
-  while (asked_for_round()) {
-    int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    for (long i = 0; i < n; i++) {
-      if (send_by(call, fd[0], bytes, size, 1) != (ssize_t)size) fail("send");
-      if (receive_by(call, fd[1], bytes, size, 1) != (ssize_t)size) fail("receive");
-    }
-    printf("{\"pair_ns\":%.2f}\n", (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - start) / (double)n);
-    fflush(stdout);
+static ssize_t send_directly(int call, int fd, void *bytes, size_t size) {
+  struct iovec part = {bytes, size};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  switch (call) {
+    case SENDMSG: return direct(SYS_sendmsg, fd, (long)&message, 0, 0, 0, 0);
+    case WRITE: return direct(SYS_write, fd, (long)bytes, (long)size, 0, 0, 0);
+    case WRITEV: return direct(SYS_writev, fd, (long)&part, 1, 0, 0, 0);
+    default: return direct(SYS_sendto, fd, (long)bytes, (long)size, 0, 0, 0);
   }
 }
-
-struct sink {
-  int fd;
-  int64_t bytes;
-};
-static void *drain(void *given) {
-  struct sink *sink = given;
-  size_t room = 1 << 18;
-  char *buffer = malloc(room);
-  for (int64_t got = 0; got < sink->bytes;) {
-    ssize_t n = recv(sink->fd, buffer, room, 0);
-    if (n <= 0) fail("recv");
-    got += n;
-  }
-  free(buffer);
-  return NULL;
-}
-static void bulk_mode(void) {
-  int fd[2];
-  size_t chunk = (size_t)option_number("chunk", 65536);
-  int64_t bytes = option_number("bytes", 256 << 20) / (int64_t)chunk * (int64_t)chunk;
-  char *buffer = calloc(1, chunk);
-  make_pair("tcp", fd);
-  while (asked_for_round()) {
-    struct sink sink = {fd[1], bytes};
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, drain, &sink)) fail("pthread_create");
-    int64_t start = now_ns();
-    for (int64_t left = bytes; left > 0;) {
-      ssize_t n = send(fd[0], buffer, chunk, 0);
-      if (n < 0) fail("send");
-      left -= n;
-    }
-    pthread_join(thread, NULL);
-    printf("{\"seconds\":%.6f}\n", (double)(now_ns() - start) / 1e9);
-    fflush(stdout);
+static ssize_t receive_directly(int call, int fd, void *bytes, size_t size) {
+  struct iovec part = {bytes, size};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  switch (call) {
+    case RECVMSG: return direct(SYS_recvmsg, fd, (long)&message, 0, 0, 0, 0);
+    case READ: return direct(SYS_read, fd, (long)bytes, (long)size, 0, 0, 0);
+    case READV: return direct(SYS_readv, fd, (long)&part, 1, 0, 0, 0);
+    default: return direct(SYS_recvfrom, fd, (long)bytes, (long)size, 0, 0, 0);
   }
 }
 
@@ -216,6 +197,95 @@ static int by_value(const void *a, const void *b) {
   int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
   return (x > y) - (x < y);
 }
+static int64_t median_of(int64_t *values, long n) {
+  qsort(values, (size_t)n, sizeof *values, by_value);
+  return values[n / 2];
+}
+
+static int asked_for_round(void) {
+  char line[64];
+  return fgets(line, sizeof line, stdin) != NULL;
+}
+
+/* ---- modes ---- */
+
+/* CPU time, not wall-clock time: on a machine with other work it leaves out what that work took. Blocks of calls alternate
+ * with blocks of bare ones, and what is told is the median block of each and of their differences. */
+#define PAIRS 100 /* in a block */
+static int64_t pairs_ns(int call, int direct_calls, int fd[2], char *bytes, size_t size) {
+  int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  for (int i = 0; i < PAIRS; i++) {
+    ssize_t sent = direct_calls ? send_directly(call, fd[0], bytes, size) : send_by(call, fd[0], bytes, size, 1);
+    if (sent != (ssize_t)size) fail("send");
+    ssize_t got = direct_calls ? receive_directly(call, fd[1], bytes, size) : receive_by(call, fd[1], bytes, size, 1);
+    if (got != (ssize_t)size) fail("receive");
+  }
+  return clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+}
+static void pair_mode(void) {
+  int fd[2], call = call_named(option("call", "send"), send_names, SENDS);
+  long blocks = option_number("n", 10000) / PAIRS;
+  size_t size = (size_t)option_number("size", 64);
+  char *bytes = calloc(1, size);
+  int64_t *by_libc = calloc((size_t)blocks, 8), *directly = calloc((size_t)blocks, 8), *more = calloc((size_t)blocks, 8);
+  make_pair(option("sock", "unix"), fd);
+  while (asked_for_round()) {
+    for (long i = 0; i < blocks; i++) {
+      int direct_first = i & 1;
+      int64_t first = pairs_ns(call, direct_first, fd, bytes, size), second = pairs_ns(call, !direct_first, fd, bytes, size);
+      by_libc[i] = direct_first ? second : first;
+      directly[i] = direct_first ? first : second;
+      more[i] = by_libc[i] - directly[i];
+    }
+    printf("{\"pair_ns\":%.2f,\"direct_ns\":%.2f,\"more_ns\":%.2f}\n", (double)median_of(by_libc, blocks) / PAIRS,
+           (double)median_of(directly, blocks) / PAIRS, (double)median_of(more, blocks) / PAIRS);
+    fflush(stdout);
+  }
+}
+
+struct sink {
+  int fd, directly;
+  int64_t bytes;
+};
+static void *drain(void *given) {
+  struct sink *sink = given;
+  size_t room = 1 << 18;
+  char *buffer = malloc(room);
+  for (int64_t got = 0; got < sink->bytes;) {
+    ssize_t n = sink->directly ? receive_directly(RECV, sink->fd, buffer, room) : recv(sink->fd, buffer, room, 0);
+    if (n <= 0) fail("recv");
+    got += n;
+  }
+  free(buffer);
+  return NULL;
+}
+static double seconds_to_carry(int fd[2], int directly, char *buffer, size_t chunk, int64_t bytes) {
+  struct sink sink = {fd[1], directly, bytes};
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, drain, &sink)) fail("pthread_create");
+  int64_t start = now_ns();
+  for (int64_t left = bytes; left > 0;) {
+    ssize_t n = directly ? send_directly(SEND, fd[0], buffer, chunk) : send(fd[0], buffer, chunk, 0);
+    if (n < 0) fail("send");
+    left -= n;
+  }
+  pthread_join(thread, NULL);
+  return (double)(now_ns() - start) / 1e9;
+}
+static void bulk_mode(void) {
+  int fd[2];
+  size_t chunk = (size_t)option_number("chunk", 65536);
+  int64_t bytes = option_number("bytes", 64 << 20) / (int64_t)chunk * (int64_t)chunk;
+  char *buffer = calloc(1, chunk);
+  make_pair("tcp", fd);
+  for (int direct_first = 0; asked_for_round(); direct_first = !direct_first) {
+    double first = seconds_to_carry(fd, direct_first, buffer, chunk, bytes);
+    double second = seconds_to_carry(fd, !direct_first, buffer, chunk, bytes);
+    printf("{\"seconds\":%.6f,\"direct_seconds\":%.6f}\n", direct_first ? second : first, direct_first ? first : second);
+    fflush(stdout);
+  }
+}
+
 static void print_errors(const char *name, int64_t *errors, long n, const char *end) {
   qsort(errors, (size_t)n, sizeof *errors, by_value);
   printf("\"%s\":{\"min_us\":%.3f,\"p50_us\":%.3f,\"p99_us\":%.3f}%s", name, (double)errors[0] / 1e3,

@@ -50,7 +50,7 @@ Outcome outcome_of(Row row, FlowKind kind, bool walked) {
     Direction way = kind_of_call == OpKind::Send ? Direction::Uplink : Direction::Downlink;
     u64 now = kNow + (i + 1) * kMillisecond;
     Passing passing;
-    if (!walked && pass_whole(&passing, world.segment, flow, kind_of_call, way, bytes, now)) {
+    if (!walked && pass_whole(&passing, world.segment, flow, way, bytes, now)) {
       passed(passing, static_cast<i64>(bytes));
       outcome.whole++;
     } else {
@@ -105,6 +105,42 @@ TEST_CASE("limits and ramps end in the same place") {
   row.schedule_first_ns = 300 * kMillisecond;
   check_alike(row, kStream, 5);
   check_alike(row, kDatagram, 1);
+}
+
+TEST_CASE("the line's time is booked as the stages book it, and given back") {
+  World world;
+  Row row = row_of({Fault::Rate});
+  row.up.rate_bps = 3'000'000;
+  row.up.rate_burst_bytes = 100000;
+  world.publish(row);
+  Flow* flow = world.open(kStream);
+  carry(world, flow, OpKind::Send, 100, kNow);  // the first call of a flow takes the stages
+  Link* link = link_of(world.segment, 0, Direction::Uplink);
+  for (u64 bytes : {1ull, 1448ull, 65536ull}) {
+    u64 walked = link->rate_clock_ns;
+    u64 expected = flow_control(&walked, kNow, bytes, row.up.rate_bps, row.up.rate_burst_bytes);
+    Passing passing;
+    REQUIRE(pass_whole(&passing, world.segment, flow, Direction::Uplink, bytes, kNow));
+    CHECK(link->rate_clock_ns + 1 >= expected);
+    CHECK(link->rate_clock_ns <= expected);
+    passed(passing, static_cast<i64>(bytes));
+  }
+  u64 before = link->rate_clock_ns;
+  Passing passing;
+  REQUIRE(pass_whole(&passing, world.segment, flow, Direction::Uplink, 20000, kNow));
+  passed(passing, -1);
+  CHECK(link->rate_clock_ns == before);
+  CHECK_FALSE(pass_whole(&passing, world.segment, flow, Direction::Uplink, 60000, kNow));  // it would have to wait
+  CHECK(link->rate_clock_ns == before);
+}
+
+TEST_CASE("chance as a bound on the draw hits what chance hits") {
+  for (u64 ppm : {0ull, 1ull, 999ull, 500000ull, 999999ull}) {
+    u64 below = hits_below(ppm);
+    for (u64 n = 0; n < 20000; n++) CHECK(chance(mix(n), ppm) == (mix(n) < below));
+    if (below) CHECK(chance(below - 1, ppm));
+    CHECK_FALSE(chance(below, ppm));
+  }
 }
 
 }  // namespace mishap::engine::test
