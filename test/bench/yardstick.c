@@ -4,7 +4,7 @@
  *   yardstick MODE [key=value ...]
  *   pair          sock= call= size= n=        for each line on stdin: CPU time of n send-and-receive pairs, and of as many
  *                                             made of bare system calls
- *   bulk          chunk= bytes=               for each line on stdin: seconds to carry `bytes` over TCP, and the same by
+ *   bulk          chunk= bytes=               for each line on stdin: the time to carry `bytes` over TCP, and the same by
  *                                             bare system calls
  *   delay         side= call= ask_us= n=      one-way times beside as many clock_nanosleep calls of the same length
  *   rate          call= chunk= seconds=       the slope of what arrives, between chunk boundaries
@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -243,6 +244,15 @@ static void pair_mode(void) {
   }
 }
 
+/* Each end of a bulk transfer keeps to a processor of its own: where the scheduler puts the two otherwise makes a
+ * difference of 2. */
+static void keep_to_processor(int which) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(which % (int)sysconf(_SC_NPROCESSORS_ONLN), &set);
+  sched_setaffinity(0, sizeof set, &set); /* where that is not allowed, it is only less steady */
+}
+
 struct sink {
   int fd, directly;
   int64_t bytes;
@@ -251,6 +261,7 @@ static void *drain(void *given) {
   struct sink *sink = given;
   size_t room = 1 << 18;
   char *buffer = malloc(room);
+  keep_to_processor(1);
   for (int64_t got = 0; got < sink->bytes;) {
     ssize_t n = sink->directly ? receive_directly(RECV, sink->fd, buffer, room) : recv(sink->fd, buffer, room, 0);
     if (n <= 0) fail("recv");
@@ -259,7 +270,7 @@ static void *drain(void *given) {
   free(buffer);
   return NULL;
 }
-static double seconds_to_carry(int fd[2], int directly, char *buffer, size_t chunk, int64_t bytes) {
+static int64_t carry_ns(int fd[2], int directly, char *buffer, size_t chunk, int64_t bytes) {
   struct sink sink = {fd[1], directly, bytes};
   pthread_t thread;
   if (pthread_create(&thread, NULL, drain, &sink)) fail("pthread_create");
@@ -270,18 +281,25 @@ static double seconds_to_carry(int fd[2], int directly, char *buffer, size_t chu
     left -= n;
   }
   pthread_join(thread, NULL);
-  return (double)(now_ns() - start) / 1e9;
+  return now_ns() - start;
 }
+#define TRANSFERS 15 /* of each kind in a round */
 static void bulk_mode(void) {
   int fd[2];
   size_t chunk = (size_t)option_number("chunk", 65536);
-  int64_t bytes = option_number("bytes", 64 << 20) / (int64_t)chunk * (int64_t)chunk;
+  int64_t bytes = option_number("bytes", 32 << 20) / (int64_t)chunk * (int64_t)chunk;
   char *buffer = calloc(1, chunk);
+  int64_t by_libc[TRANSFERS], directly[TRANSFERS];
   make_pair("tcp", fd);
-  for (int direct_first = 0; asked_for_round(); direct_first = !direct_first) {
-    double first = seconds_to_carry(fd, direct_first, buffer, chunk, bytes);
-    double second = seconds_to_carry(fd, !direct_first, buffer, chunk, bytes);
-    printf("{\"seconds\":%.6f,\"direct_seconds\":%.6f}\n", direct_first ? second : first, direct_first ? first : second);
+  keep_to_processor(0);
+  while (asked_for_round()) {
+    for (int i = 0; i < TRANSFERS; i++) {
+      int direct_first = i & 1;
+      int64_t first = carry_ns(fd, direct_first, buffer, chunk, bytes), second = carry_ns(fd, !direct_first, buffer, chunk, bytes);
+      by_libc[i] = direct_first ? second : first;
+      directly[i] = direct_first ? first : second;
+    }
+    printf("{\"carry_ns\":%.0f,\"direct_ns\":%.0f}\n", (double)median_of(by_libc, TRANSFERS), (double)median_of(directly, TRANSFERS));
     fflush(stdout);
   }
 }
