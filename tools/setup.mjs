@@ -16,12 +16,12 @@ const packages = {
   test: [
     "clang-14", "doctest-dev", "libclang-rt-14-dev",
     "binutils", "iproute2", "openssl", "procps", "strace", "valgrind",
-    "curl", "default-jdk-headless", "fish", "python3", "wget", "zsh",
-    "nginx", "postgresql", "postgresql-client", "redis-server", "redis-tools",
+    "curl", "default-jdk-headless", "fish", "libpython3.11-testsuite", "python3", "wget", "zsh",
+    "memcached", "nginx", "postgresql", "postgresql-client", "redis-server", "redis-tools", "wrk",
   ],
 };
 // The tests start servers of their own; those that Debian's packages would start at boot stay off.
-const services = ["nginx", "postgresql", "redis-server"];
+const services = ["memcached", "nginx", "postgresql", "redis-server"];
 
 function fail(message) {
   console.error(`setup: ${message}`);

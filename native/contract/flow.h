@@ -44,12 +44,15 @@ MISHAP_STRUCT(FlowDirection, 56, "A flow's state in one direction.", MISHAP_FLOW
   FIELD(u64, name_hash, "hash of the peer's host name where one is known")                            \
   FIELD(u64, first_op_ns, "CLOCK_MONOTONIC")                                                          \
   FIELD(u64, wait_since_ns, "first empty receive since the last progress; 0 none")                    \
-  FIELD(u64, seen_bytes, "downlink bytes known to have arrived")                                      \
-  FIELD(u64, seen_at_ns, "when they had, at the latest")                                              \
+  ARRAY(u64, reserved, 2, "zero")                                                                     \
   FIELD(u64, rtt_ns, "measured while connecting")                                                     \
   FIELD(FlowDirection, up, "uplink")                                                                  \
   FIELD(FlowDirection, down, "downlink")                                                             \
-  ARRAY(u64, reserved, 4, "zero: four cache lines a flow")
+  FIELD(u64, line_bytes, "sent by the program and still on the delay line")                           \
+  FIELD(u64, line_head_due_ns, "when the first of them leaves; CLOCK_MONOTONIC, 0 none")              \
+  FIELD(u64, line_tail_due_ns, "when the last of them leaves: nothing sent later leaves before")      \
+  FIELD(i32, line_error, "errno that the line met when it sent, for the program's next call; 0 none")  \
+  FIELD(u32, line_room, "a futex: counts the times that bytes left a line somebody waits for")
 MISHAP_STRUCT(Flow, 256, "A flow.", MISHAP_FLOW)
 
 }  // namespace mishap

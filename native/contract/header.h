@@ -17,6 +17,7 @@ enum class Fallback : u32 {
   StaleDescriptor, // an fd number was reused behind our back
   Reentered,       // a call from a signal handler or from inside ourselves
   NoMemory,        // a buffer for held bytes could not be had
+  NoCourier,       // the line out could not be used: its delays were waited for inside the call
   Unsupported,     // a fault that this call cannot carry (named in docs/limits.md)
   Count
 };
@@ -54,10 +55,12 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, journal_dropped, "events lost because the ring was full")                                  \
   FIELD(u64, determinism, "bits: 1 two ops of one flow raced, 2 a conversation turned under way, 4 a thread or process could not be numbered") \
   FIELD(u64, io_uring_denied, "io_uring_setup calls answered ENOSYS")                                   \
-  ARRAY(u64, fallbacks, 8, "calls passed through, by reason")                                           \
-  ARRAY(u64, reserved, 22, "zero")                                                                      \
+  ARRAY(u64, fallbacks, 9, "calls passed through, by reason")                                           \
+  FIELD(i32, courier_pid, "the process that holds the lines out; 0 none")                               \
+  FIELD(u32, reserved_word, "zero")                                                                     \
+  ARRAY(u64, reserved, 20, "zero")                                                                      \
   ARRAY(RegionEntry, regions, 10, "rows, targets, bindings, processes, owners, flows, links, stats, histograms, journal")
 MISHAP_STRUCT(Header, 576, "The segment's first bytes.", MISHAP_HEADER)
-static_assert(kRegions == 10 && kFallbacks == 8);
+static_assert(kRegions == 10 && kFallbacks == 9);
 
 }  // namespace mishap

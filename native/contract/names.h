@@ -54,6 +54,7 @@ constexpr NamedValue kFallbackNames[] = {
     named("stale_descriptor", Fallback::StaleDescriptor),
     named("reentered", Fallback::Reentered),
     named("no_memory", Fallback::NoMemory),
+    named("no_courier", Fallback::NoCourier),
     named("unsupported", Fallback::Unsupported),
 };
 static_assert(sizeof(kFallbackNames) / sizeof(NamedValue) == kFallbacks);

@@ -123,6 +123,14 @@ u32 downlink_only(const Row& row) {
   return row.down.only_mask | (payload ? bit(Fault::PayloadMutation) : 0);
 }
 
+// Whether something may make a stream's bytes late: time asked for, a rate, or the repair of a loss.
+bool delays(const Row& row) {
+  constexpr u32 losses = bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
+  bool repaired = (row.faults & losses) && row.loss_mode == static_cast<u8>(LossMode::Retransmit);
+  auto late = [&](const RowDirection& line) { return line.latency_ns || line.jitter_ns || line.rate_bps || (repaired && line.loss_ppm); };
+  return late(row.up) || late(row.down) || (repaired && (row.p_good_to_bad_ppm || row.loss_good_ppm));
+}
+
 }  // namespace
 
 Wants wants(const Segment& segment, i32 policy) {
@@ -132,6 +140,9 @@ Wants wants(const Segment& segment, i32 policy) {
   return {
       .anything = row->faults != 0,
       .dated = dated,
+      .delays = delays(*row),
+      .rated = row->up.rate_bps || row->down.rate_bps,
+      .holds = (row->faults & bit(Fault::PacketReorder)) != 0,
       .undated = !dated && !limited,
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
       .downlink_only = downlink_only(*row) != 0,
@@ -190,6 +201,26 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   }
   call->start = draft;
   return Begun::Ready;
+}
+
+u64 foretell_ns(const Segment& segment, Flow* flow, Direction direction, u64 ahead, u64 bytes, u64 at_ns, u64* rate_clock_ns) {
+  Call call;
+  if (begin(&call, segment, flow, direction == Direction::Uplink ? OpKind::Send : OpKind::Recv, direction, at_ns) != Begun::Ready)
+    return 0;
+  constexpr u32 uneven = bit(Fault::Jitter) | bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
+  const bool each = call.stream && (call.row->faults & uneven);  // else one unit stands for all
+  i64 longest = 0;
+  u64 left = each ? ahead + bytes : bytes, passed = each ? 0 : ahead;
+  do {
+    Step step = next_step(&call, left);
+    const Decision& d = step.decision;
+    if (passed + step.bytes > ahead && d.outcome == Verdict::Continue && d.delay_ns() > longest) longest = d.delay_ns();
+    passed += step.bytes;
+    left -= step.bytes < left ? step.bytes : left;
+  } while (left && each);
+  const u64 line_ns = foretell_rate(call, bytes, rate_clock_ns);
+  finish(&call);
+  return static_cast<u64>(longest) + line_ns;
 }
 
 Step next_step(Call* call, u64 bytes_left, bool one_unit) {

@@ -88,6 +88,9 @@ i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid);
 struct Wants {
   bool anything;          // a fault is asked for
   bool dated;             // downlink delays: arrivals must be dated
+  bool delays;            // a stream's bytes may be late, in either direction
+  bool rated;             // a rate: what passes is cut, so that it trickles
+  bool holds;             // units may be held back, so that others overtake them
   bool undated;           // a receive may simply happen: no date, and no time limit on it
   bool payload;           // R7 may act
   bool downlink_only;     // something is asked for the downlink alone, whoever the sender
@@ -97,6 +100,11 @@ struct Wants {
 Wants wants(const Segment& segment, i32 policy);
 // Whether a budget or half-open may have ended the conversation, so that asking for the decision is worth its while.
 bool may_be_over(const Segment& segment, const Flow& flow, u64 now_ns);
+
+// The delay that the last of these bytes would meet from `at_ns` on: `bytes` of a stream behind `ahead` others, or one
+// datagram. `rate_clock_ns`: of the line as it was foretold for those ahead, moved on; 0 at first. Nothing else changes:
+// deciding comes with the call.
+u64 foretell_ns(const Segment& segment, Flow* flow, Direction direction, u64 ahead, u64 bytes, u64 at_ns, u64* rate_clock_ns);
 
 // Starts a call. `inside_sender`: a datagram whose sender is in the project and carried its faults already.
 // NoRow: none could be read. Gated: its schedule is off. Either way the call passes through.

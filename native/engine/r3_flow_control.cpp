@@ -48,6 +48,15 @@ void book_rate(Call* call, Step* step) {
   step->decision.part_ns[static_cast<u32>(Part::Rate)] = through > call->now_ns ? static_cast<i64>(through - call->now_ns) : 0;
 }
 
+u64 foretell_rate(const Call& call, u64 bytes, u64* foretold_ns) {
+  u64 rate = rate_of(call);
+  u64* clock = rate ? clock_of(call) : nullptr;
+  if (!clock) return 0;
+  if (load(clock) > *foretold_ns) *foretold_ns = load(clock);
+  u64 through = flow_control(foretold_ns, call.now_ns, bytes, rate, line_of(call).rate_burst_bytes);
+  return through > call.now_ns ? through - call.now_ns : 0;
+}
+
 void unbook_rate(Call* call, u64 bytes) {
   u64 rate = rate_of(*call);
   u64* clock = rate && bytes ? clock_of(*call) : nullptr;

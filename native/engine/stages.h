@@ -38,6 +38,7 @@ u64 session_room(const Unit& unit);                                    // R1: by
 void chaos_base(const Unit& unit, Decision* decision);                 // R2
 u64 recovery_ns(u64 rtt_ns, u64 behind, u64 ahead, u32 repeats);       // R2: how long TCP takes to repair a loss
 u64 flow_control(u64* clock_ns, u64 now_ns, u64 bytes, u64 rate_bps, u64 burst_bytes);  // R3: when the last bit is through
+u64 foretell_rate(const Call& call, u64 bytes, u64* foretold_ns);     // R3: the wait that these bytes would meet, unbooked
 void timing(const Unit& unit, Decision* decision);                     // R4
 void transport_limits(const Unit& unit, Decision* decision);           // R5: how long the program waits at most
 void transport(const Unit& unit, Decision* decision);                  // R5

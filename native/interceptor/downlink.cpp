@@ -19,40 +19,18 @@ ssize_t receive_answer(const Incoming& in, Socket* socket, RealReceive original,
 
 namespace {
 
-constexpr size_t kControlBytes = 1024;
+constexpr size_t kControlBytes = 4096;  // more than the kernel hands over with one message
 constexpr u64 kSecond = 1000000000;
+constexpr int kParts = 64;  // entries of a list cut on the stack
 
 struct Arrival {
   ssize_t bytes = -1;        // received, or -1 with errno
   u64 at_ns = 0;             // CLOCK_MONOTONIC
+  u64 seen_ns = 0;           // when the program could first see it, having looked in vain before; 0 it had not
   bool from_inside = false;  // a datagram whose sender carried its faults
   socklen_t source_length = 0;
   sockaddr_storage source;   // its first source_length bytes
 };
-
-// The kernel's stamp is wall-clock time: carried over to the monotonic clock by the difference at this moment.
-u64 monotonic_of(const timespec& stamp, u64 now) {
-  timespec wall;
-  clock_gettime(CLOCK_REALTIME, &wall);
-  i64 age = (static_cast<i64>(wall.tv_sec) - stamp.tv_sec) * static_cast<i64>(kSecond) + (wall.tv_nsec - stamp.tv_nsec);
-  return age > 0 && static_cast<u64>(age) < now ? now - static_cast<u64>(age) : now;
-}
-
-// Without a stamp: bytes that were there when an earlier receive looked arrived by then; others are dated now, never
-// earlier than true.
-u64 ledger_arrival(int fd, Flow* flow, u64 bytes, u64 now) {
-  u64 before = load(&flow->down.bytes);
-  u64 at = before < load(&flow->seen_bytes) ? load(&flow->seen_at_ns) : now;
-  int queued = 0;
-  if (ioctl(fd, FIONREAD, &queued) == 0 && queued > 0) {
-    u64 seen = before + bytes + static_cast<u64>(queued);
-    if (seen > load(&flow->seen_bytes)) {
-      store(&flow->seen_bytes, seen);
-      store(&flow->seen_at_ns, now);
-    }
-  }
-  return at;
-}
 
 // Copies the program's share of the control messages: all but the stamp that we asked for.
 void pass_control(const msghdr& ours, msghdr* theirs) {
@@ -68,22 +46,6 @@ void pass_control(const msghdr& ours, msghdr* theirs) {
     used += used + space <= theirs->msg_controllen ? space : c->cmsg_len;
   }
   theirs->msg_controllen = used;
-}
-
-// The same where the program's own control buffer was filled, being larger than ours: our stamp is cut out of it.
-void take_stamp(msghdr* message, u64 now, u64* at_ns) {
-  u8* start = static_cast<u8*>(message->msg_control);
-  for (cmsghdr* c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_TIMESTAMPNS) continue;
-    timespec stamp;
-    memcpy(&stamp, CMSG_DATA(c), sizeof(stamp));
-    *at_ns = monotonic_of(stamp, now);
-    size_t at = static_cast<size_t>(reinterpret_cast<u8*>(c) - start), left = message->msg_controllen - at;
-    size_t space = CMSG_ALIGN(c->cmsg_len) < left ? CMSG_ALIGN(c->cmsg_len) : left;
-    memmove(start + at, start + at + space, left - space);
-    message->msg_controllen -= space;
-    return;
-  }
 }
 
 // Writes where a datagram came from to where the program wants it.
@@ -139,16 +101,13 @@ Arrival receive_dated(const Incoming& in, Socket* socket) {
   arrival.bytes = real.recvmsg(in.fd, &message, in.flags);
   if (arrival.bytes < 0) return arrival;
   arrival.source_length = message.msg_namelen;
-  u64 now = now_ns();
-  bool stamped = false;
+  arrival.at_ns = now_ns();
   for (cmsghdr* c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c))
     if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_TIMESTAMPNS) {
       timespec stamp;
       memcpy(&stamp, CMSG_DATA(c), sizeof(stamp));
-      arrival.at_ns = monotonic_of(stamp, now);
-      stamped = true;
+      arrival.at_ns = monotonic_of(stamp);
     }
-  if (!stamped) arrival.at_ns = socket->stream ? ledger_arrival(in.fd, socket->flow, static_cast<u64>(arrival.bytes), now) : now;
   if (!socket->stream) arrival.from_inside = sender_inside(in.fd, socket, reinterpret_cast<sockaddr*>(&source), message.msg_namelen);
   name_sender(in, &source, message.msg_namelen);
   if (in.message) {
@@ -268,6 +227,13 @@ struct Received {
   u64 bytes;  // Deliver: left in the buffer
 };
 
+// A delay counts from the arrival. On a link it has passed, and what counts is when the program could first see the bytes.
+void let_pass(const engine::Call& call, const engine::Decision& d, const Socket& socket, const Arrival& arrival) {
+  const u64 due = arrival.at_ns + static_cast<u64>(d.delay_ns());
+  if (socket.linked && arrival.seen_ns) engine::delivered(call, d, arrival.seen_ns - arrival.at_ns);
+  else if (!socket.linked && due > now_ns()) engine::delivered(call, d, wait_until(due) - arrival.at_ns);
+}
+
 // The general case: what was received lies in one buffer and is walked unit by unit into what the program gets.
 Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const Arrival& arrival, u8* bytes, u64 total) {
   Pending pending = {socket};
@@ -277,8 +243,7 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const 
     const engine::Decision& d = step.decision;
     engine::book_rate(call, &step);
     if (i64 delay = d.delay_ns(); delay > 0 && d.outcome == Verdict::Continue) {
-      u64 due = call->now_ns + static_cast<u64>(delay);
-      if (due > now_ns()) engine::delivered(*call, d, wait_until(due) - call->now_ns);
+      let_pass(*call, d, *socket, arrival);
     }
     switch (d.outcome) {
       case Verdict::Continue: break;
@@ -355,8 +320,7 @@ ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
   if (simple) {
     if (!(in.flags & MSG_PEEK)) engine::book_rate(&call, &step);
     i64 delay = step.decision.delay_ns();
-    u64 due = arrival.at_ns + static_cast<u64>(delay > 0 ? delay : 0);
-    if (delay > 0 && due > now_ns() && still_ours(in.fd, socket)) engine::delivered(call, step.decision, wait_until(due) - arrival.at_ns);
+    if (delay > 0 && still_ours(in.fd, socket)) let_pass(call, step.decision, *socket, arrival);
     if (!(in.flags & MSG_PEEK)) engine::commit(&call, step, bytes);
     engine::finish(&call);
     return arrival.bytes;
@@ -401,7 +365,6 @@ ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
 ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original, const void* arguments) {
   Flow* flow = socket->flow;
   const engine::Wants& wants = socket->wants;
-  if (wants.dated && !socket->stamped) stamp_arrivals(in.fd, socket);
   Pending pending = {socket};
   for (;;) {
     if (socket->held[1])
@@ -444,21 +407,28 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     }
 
     Arrival arrival;
-    const bool stamped = wants.dated || socket->stamped;
-    if (!stamped && !socket->stream) {
-      receive_from(in, socket, &arrival);
+    Incoming due = in;  // as much as may be seen
+    iovec parts[kParts];
+    if (socket->linked) {
+      u64 bytes;
+      if (!await_arrival(in, socket, &bytes)) return -1;
+      if (bytes < in.total) {
+        due.count = cut_parts(in.parts, in.count, 0, &bytes, parts, kParts);
+        due.parts = parts;
+        due.total = bytes;
+      }
+    }
+    if (socket->stamped) {
+      arrival = receive_dated(due, socket);
+    } else if (!socket->stream || socket->linked) {
+      receive_from(due, socket, &arrival);
       arrival.at_ns = now_ns();
-    } else if (stamped && !(in.message && in.message->msg_controllen > kControlBytes - 64)) {
-      arrival = receive_dated(in, socket);
     } else {
       arrival.bytes = original(arguments);
       arrival.at_ns = now_ns();
-      if (arrival.bytes >= 0 && in.message) {
-        if (load(&flow->dated)) take_stamp(in.message, arrival.at_ns, &arrival.at_ns);
-        const sockaddr* sender = static_cast<const sockaddr*>(in.message->msg_name);
-        if (!socket->stream && sender) arrival.from_inside = sender_inside(in.fd, socket, sender, in.message->msg_namelen);
-      }
     }
+    if (socket->linked && arrival.bytes >= 0 && !(in.flags & MSG_PEEK))
+      note_taken(socket, static_cast<u64>(arrival.bytes), &arrival.at_ns, &arrival.seen_ns);
     if (ssize_t n = hand_over(in, socket, arrival); n != kNothing) return n;
   }
 }
@@ -476,6 +446,28 @@ void serve_uplink_holds(const Incoming& in, Socket* socket) {
     }
     if (due == 0 || nonblocking || !wait_readable(in.fd, due)) return;
   }
+}
+
+}  // namespace
+
+namespace {
+
+// MSG_WAITALL on a link: as many receives as it takes, each of what may be seen.
+ssize_t receive_all(const Incoming& in, Socket* socket, RealReceive original, const void* arguments) {
+  u64 done = 0;
+  while (done < in.total) {
+    iovec parts[kParts];
+    u64 left = in.total - done;
+    Incoming rest = in;
+    rest.flags &= ~MSG_WAITALL;
+    rest.count = cut_parts(in.parts, in.count, done, &left, parts, kParts);
+    rest.parts = parts;
+    rest.total = left;
+    ssize_t n = receive_faulted(rest, socket, original, arguments);
+    if (n <= 0) return done ? static_cast<ssize_t>(done) : n;
+    done += static_cast<u64>(n);
+  }
+  return static_cast<ssize_t>(done);
 }
 
 }  // namespace
@@ -501,7 +493,8 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
     errno = error;
     return -1;
   }
-  return receive_faulted(in, socket, original, arguments);
+  bool all = socket->linked && socket->stream && (in.flags & MSG_WAITALL) && !(in.flags & MSG_PEEK) && !is_nonblocking(in.fd, in.flags);
+  return all ? receive_all(in, socket, original, arguments) : receive_faulted(in, socket, original, arguments);
 }
 
 // The usual call in as few steps as can be: a settled socket whose arrivals need no date, and no stage touches what came.
@@ -512,7 +505,7 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
     return receive_through(in, [](const void* p) { return (*static_cast<const Original*>(p))(); }, &original);
   };
   Socket* socket = settled_socket(in.fd);
-  if (!socket || !socket->wants.undated || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
+  if (!socket || !socket->wants.undated || socket->linked || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
   if (!socket->stream && socket->wants.downlink_only) return long_way();
   Flow* flow = socket->flow;
   if (socket->wants.guarded && engine::may_be_over(self.segment, *flow, coarse_now_ns())) return long_way();

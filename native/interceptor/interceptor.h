@@ -17,6 +17,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -25,6 +26,7 @@
 #include <time.h>
 
 #include "engine/engine.h"
+#include "link/parcel.h"
 #include "segment/segment.h"
 
 struct __res_state;
@@ -53,7 +55,9 @@ struct Self {
   i32 pid;           // as of the constructor or the last fork; differs in a vfork child, whose tables are its parent's
   Segment segment;
   u32 held;          // units held back anywhere in this process
+  u32 linked;        // 1 once a flow of this process is linked
   char lineage[40];
+  char courier_path[108];
 };
 extern Self self;
 
@@ -99,7 +103,7 @@ class Guard {
 // ---- descriptors and sockets ------------------------------------------------------------------------------------------
 
 constexpr u32 kDescriptors = 1u << 20;
-enum class Kind : u8 { Unknown, Foreign, Socket };
+enum class Kind : u8 { Unknown, Foreign, Socket, Private };
 extern u8 kinds[kDescriptors];
 
 inline bool is_foreign(int fd) { return static_cast<u32>(fd) < kDescriptors && kinds[fd] == static_cast<u8>(Kind::Foreign); }
@@ -110,8 +114,10 @@ struct Held {
   u64 size;       // of the mapping
   u64 bytes;
   u64 since_ns, due_ns;  // due 0: no time bound
+  u64 delay_ns;   // uplink: the delay that it meets once it goes
   u32 window;     // units that may still overtake
   u32 overtaken;
+  bool ripe;      // its turn was noticed
   u32 copies;     // extra ones that go with it
   u32 address_length;
   sockaddr_storage address;
@@ -120,6 +126,20 @@ struct Held {
 
 // What this process knows of one of its sockets; shared by the descriptors that dup made of it. What every call looks at
 // comes first.
+struct Arrivals;
+struct Registration;
+// A connect that the program did not wait for, until it may see what came of it.
+struct Connecting {
+  bool under_way;
+  i32 error;         // what comes of it without a real attempt, or instead of one; 0 the attempt decides
+  Fault fault;       // on whose account
+  u64 since_ns;
+  u64 leaves_ns;     // when the attempt does
+  u64 due_ns;        // when that comes; 0: not decided yet, the answer being on its way
+  u64 answered_ns;   // when the real answer was there
+  u64 answer_ns;     // how long its way back takes
+  u64 limit_ns;      // timeout.connect; 0 none
+};
 struct Socket {
   Flow* flow;
   Held* held[kDirections];
@@ -131,11 +151,21 @@ struct Socket {
   u8 family;               // AF_*
   u8 protocol;             // Protocol
   bool stream;
+  bool linked;             // what arrives is dated, and seen when it is due
   engine::Wants wants;     // of that policy
+  Arrivals* arrivals;      // of a linked flow
+  Registration* registrations;  // in epoll sets
+  u32 refused;             // sends of which not everything was taken: what a writable edge waits behind
+  Connecting connecting;   // a connect that did not block
+  i32 receive_buffer;      // what getsockopt shows of SO_RCVBUF, which a link widened; 0 it did not
+  u32 low_water;           // SO_RCVLOWAT, where the program set it
+  u32 send_buffer;         // what the program set with SO_SNDBUF: what its line holds; 0 it did not
   u64 cookie;
+  u64 routed;              // hash of the last destination that a datagram could be sent to
   u32 refs;
   u16 local_port;
   bool listening, wants_sni, program_stamps, stamped, resolver;
+  bool shut;           // its FIN is on the line: nothing may be sent any more
   bool ended;          // the last connect failed: a further one is a new conversation
   u32 busy;            // guards the held lists
   u32 sni_bytes;
@@ -188,13 +218,14 @@ void drop_inherited_holds();
 
 // The flow of a socket and its policy, opened at first need; false: unfaulted. `to`: where a datagram goes.
 bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length);
+bool is_faulted(int fd);  // the same for a descriptor, outside of any slow path
 // A connecting socket: a new conversation towards `to`, published before the real connect.
 void open_connecting(int fd, Socket* socket, const sockaddr* to, socklen_t length);
 void open_accepted(int fd, int listener);
 void note_local(int fd, Socket* socket);
 // Whether the sender of a datagram is a socket of this project, which carried the faults itself.
 bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t length);
-void learn_sni(Socket* socket, const iovec* parts, int count);
+void learn_sni(int fd, Socket* socket, const iovec* parts, int count);
 void stamp_arrivals(int fd, Socket* socket);
 
 // inet_diag (unprivileged): the cookie of the socket whose local end is `local` and whose peer is `peer`; 0 none.
@@ -204,7 +235,84 @@ u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& pe
 void learn_name(const u8 address[16], const char* host);
 bool name_of(const u8 address[16], char* host, u32 capacity);
 
+// ---- links: what the program may see of a delayed flow ------------------------------------------------------------------
+
+// A flow is linked when the kernel's readiness is not the program's: what arrived is not due yet, or the line out is full.
+// What the program may see of it now, and what would change that.
+struct Sight {
+  short events;   // of POLLIN, POLLOUT, POLLPRI, POLLRDHUP, POLLHUP, POLLERR: to be seen now
+  short ask;      // what to ask the kernel for, to learn of a change; 0: it can tell nothing new, leave the descriptor out
+  u64 due_ns;     // when `events` changes by itself; 0: it does not
+  u64 in_mark;    // grows when more is to be read, the end and an error included: what a readable edge is
+};
+// The linked socket behind a descriptor; nullptr: the kernel's readiness holds.
+Socket* linked_socket(int fd);
+// Looks, and dates what arrived since the last look. `waiting`: the program has been waiting for it in this very call.
+Sight look(int fd, Socket* socket, bool waiting);
+// Goes on with a connect under way: what the program may see of it.
+Sight look_at_connect(int fd, Socket* socket, short kernel, bool waiting, u64 now);
+// What came of a connect, once, for SO_ERROR and the program's next call; 0 nothing.
+i32 take_connect_error(Socket* socket);
+short kernel_events(int fd);
+// Starts and ends a socket's link, and frees what it took.
+void begin_link(int fd, Socket* socket);
+void end_link(Socket* socket);
+void free_link(Socket* socket);
+void widen(int fd, Socket* socket);
+struct Incoming;
+// Lets a receive on a linked socket go on once something is due: true and how many bytes may be received at most, or false
+// with errno: nothing yet, a signal, or the connection's error.
+bool await_arrival(const Incoming& in, Socket* socket, u64* bytes);
+// The program received: when that had arrived, and when it could first be seen if it had been withheld (else 0).
+void note_taken(Socket* socket, u64 bytes, u64* at_ns, u64* seen_ns);
+// The program itself ended this direction: nothing of its end waits.
+void end_arrivals(Socket* socket);
+// Whether the connection has an error that the program must not see yet.
+bool error_withheld(int fd, Socket* socket);
+u64 monotonic_of(const timespec& stamp);
+// A standard descriptor may have become a faulted socket: its stream follows.
+void adopt_standard_stream(int fd);
+// What poll shows of a linked flow's queue: the bytes that may be received now.
+u64 visible_bytes(int fd, Socket* socket);
+// epoll.cpp: the socket's registrations follow its link; those of a descriptor end (`open`: it has not closed yet).
+void relink(Socket* socket);
+void leave_epoll(int fd, Socket* socket, bool open);
+// A descriptor means the same epoll set as another; it means none any more.
+void copy_epoll(int from, int to);
+void forget_epoll(int fd);
+// Around a fork, so that the child finds the tables whole.
+void lock_epoll();
+void unlock_epoll();
+void keep_epoll_after_fork();
+
 // ---- carrying out -----------------------------------------------------------------------------------------------------
+
+// Lines out, line.cpp. What a line carries is put on it in order; false or 0: it could not be, and nothing was.
+struct Outgoing;
+bool can_line(const Outgoing& out, const Socket& socket);
+// How many bytes were put there.
+u64 put_on_line(const Outgoing& out, Socket* socket, u64 skip, u64 bytes, const engine::Decision& d, u64 now);
+bool mark_on_line(int fd, Socket* socket, link::ParcelKind kind, u32 value);
+bool connect_on_line(int fd, Socket* socket, const sockaddr* to, socklen_t length, const engine::Decision& d, u64 now);
+// Shorter delays are met better inside the call than by the courier.
+constexpr u64 kShortestNs = 50000;
+// Whether the kernel refuses a connect or a datagram at once: no way there, no destination, too long, an earlier one's error.
+bool no_way_to(int fd, int family, const sockaddr* to, socklen_t length);
+bool fails_at_once(const Outgoing& out, Socket* socket);
+bool line_busy(const Socket& socket);
+bool line_has_room(const Socket& socket);
+u64 room_on_line(const Socket& socket);
+bool await_room(int fd, Socket* socket, u64 bytes);
+void drain_line(Socket* socket);
+bool courier_lost(Socket* socket);
+void cut_if_lost(int fd, Socket* socket);
+i32 take_line_error(Socket* socket);
+// Connects to the courier where a policy may need it, before main: later the program may be another user, or jailed.
+void meet_courier();
+// Descriptors of our own, out of the program's way: it can neither close nor overwrite them unawares.
+int make_private(int fd);
+void close_private(int fd);
+inline bool is_private(int fd) { return static_cast<u32>(fd) < kDescriptors && load(&kinds[fd]) == static_cast<u8>(Kind::Private); }
 
 // Lets time pass until due_ns (CLOCK_MONOTONIC), or until faults end. Returns the clock as it then stands.
 u64 wait_until(u64 due_ns);

@@ -1,10 +1,11 @@
-// Hooks for the life of descriptors: who owns which socket along socket, accept, dup, close and their kin, connect with its
-// faults, and the socket options through which our time stamps would show.
+// Hooks for the life of descriptors: who owns which socket along socket, accept, dup, close and their kin, and the socket options through which our time stamps would show.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,151 +14,6 @@
 
 namespace mishap {
 namespace {
-
-u64 read_sysctl(const char* path, u64 otherwise) {
-  char text[24];
-  long fd = real.syscall(SYS_openat, AT_FDCWD, reinterpret_cast<long>(path), O_RDONLY | O_CLOEXEC, 0, 0, 0);
-  if (fd < 0) return otherwise;
-  long n = real.syscall(SYS_read, fd, reinterpret_cast<long>(text), sizeof(text) - 1, 0, 0, 0);
-  real.syscall(SYS_close, fd, 0, 0, 0, 0, 0);
-  if (n <= 0) return otherwise;
-  u64 value = 0;
-  for (long i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++) value = value * 10 + static_cast<u64>(text[i] - '0');
-  return value;
-}
-
-// A real connect that gives up at `deadline_ns` (0: when the kernel does), on a socket the program left blocking.
-int connect_within(int fd, const sockaddr* to, socklen_t length, u64 deadline_ns) {
-  if (deadline_ns == 0) return real.connect(fd, to, length);
-  long status = real.syscall(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
-  real.syscall(SYS_fcntl, fd, F_SETFL, status | O_NONBLOCK, 0, 0, 0);
-  int result = real.connect(fd, to, length), error = result < 0 ? errno : 0;
-  while (error == EINPROGRESS) {
-    u64 now = now_ns();
-    u64 left = deadline_ns > now ? deadline_ns - now : 0;
-    timespec t = {static_cast<time_t>(left / 1000000000), static_cast<long>(left % 1000000000)};
-    pollfd p = {fd, POLLOUT, 0};
-    long n = left ? real.syscall(SYS_ppoll, reinterpret_cast<long>(&p), 1, reinterpret_cast<long>(&t), 0, 8, 0) : 0;
-    if (n < 0) continue;  // a signal: connect on Linux goes on behind EINTR too
-    if (n == 0) {
-      sockaddr none = {};
-      none.sa_family = AF_UNSPEC;
-      real.connect(fd, &none, sizeof(none));  // takes the attempt back
-      error = ETIMEDOUT;
-      break;
-    }
-    socklen_t size = sizeof(error);
-    real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-  }
-  real.syscall(SYS_fcntl, fd, F_SETFL, status, 0, 0, 0);
-  if (error == 0) return 0;
-  errno = error;
-  return -1;
-}
-
-int fail(engine::Call* call, const engine::Step& step, int error) {
-  engine::commit(call, step, step.bytes);
-  engine::finish(call);
-  errno = error;
-  return -1;
-}
-
-// The way back of a connect's answer, as the clock saw it.
-void answered_in(const engine::Call& call, u64 measured_ns, u64 asked_ns) {
-  record_time(self.segment, call.policy, Fault::Latency, Direction::Downlink, measured_ns, asked_ns);
-}
-
-// connect under a decision: the SYN's way, the real attempt, the answer's way, all within the limit.
-int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
-  engine::Call call;
-  int kept = errno;
-  u64 start = now_ns();
-  if (engine::begin(&call, self.segment, socket->flow, OpKind::Connect, Direction::Uplink, start) != engine::Begun::Ready)
-    return real.connect(fd, to, length);
-  call.syn_retries = 6;
-  engine::Step step = engine::next_step(&call, 1);
-  if (step.decision.part_ns[static_cast<u32>(engine::Part::Loss)] || (step.decision.outcome == Verdict::Timeout && step.decision.stage == Stage::ChaosBase)) {
-    call.syn_retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6);
-    call.syn_linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-    step = engine::next_step(&call, 1);
-  }
-  const engine::Decision& d = step.decision;
-  if (d.untouched()) {
-    int result = real.connect(fd, to, length);
-    engine::commit(&call, step, 1);
-    engine::finish(&call);
-    return result;
-  }
-  u64 way = static_cast<u64>(d.delay_ns());
-  u64 deadline = d.limit_ns ? start + d.limit_ns : 0;
-  auto time_out = [&](Fault fault, u64 asked) {
-    u64 end = wait_until(start + asked);
-    engine::applied_wait(call, fault, end - start, asked);
-    return fail(&call, step, ETIMEDOUT);
-  };
-  switch (d.outcome) {
-    case Verdict::Error: {
-      u64 end = wait_until(start + way + d.answer_ns);
-      if (way) engine::delivered(call, d, (end - start) * way / (way + d.answer_ns));
-      if (d.answer_ns) answered_in(call, (end - start) * d.answer_ns / (way + d.answer_ns), d.answer_ns);
-      engine::applied(call, d.fault, 1);
-      return fail(&call, step, errno_of(d.error));
-    }
-    case Verdict::Timeout:
-      if (d.limit_ns && d.limit_ns < d.timeout_ns) {  // the program's patience ends first
-        engine::applied(call, d.fault, 1);
-        return time_out(Fault::ConnectTimeout, d.limit_ns);
-      }
-      return time_out(d.fault, d.timeout_ns);
-    case Verdict::Drop: {  // every SYN is lost: the kernel's own schedule of retries passes, then it gives up
-      u64 total = 0, each = 1000000000;
-      u64 retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6), linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-      for (u64 i = 0; i <= retries; i++) {
-        total += each;
-        if (i >= linear) each *= 2;
-      }
-      if (d.limit_ns && d.limit_ns < total) total = d.limit_ns;
-      return time_out(d.fault, total);
-    }
-    default: break;
-  }
-  bool nonblocking = is_nonblocking(fd, 0);
-  if (d.limit_ns && way + d.answer_ns >= d.limit_ns) return time_out(Fault::ConnectTimeout, d.limit_ns);
-  if (way) {
-    u64 end = wait_until(start + way);
-    engine::delivered(call, d, end - start);
-  }
-  if (nonblocking) {  // the answer's way cannot be waited for behind EINPROGRESS: it is waited for ahead of the attempt
-    if (d.answer_ns) {
-      u64 from = now_ns(), end = wait_until(from + d.answer_ns);
-      answered_in(call, end - from, d.answer_ns);
-    }
-    int result = real.connect(fd, to, length);
-    int kept = errno;
-    engine::commit(&call, step, 1);
-    engine::finish(&call);
-    errno = kept;
-    return result;
-  }
-  u64 attempt = now_ns();
-  int result = connect_within(fd, to, length, deadline ? deadline - d.answer_ns : 0);
-  int error = result < 0 ? errno : 0;
-  u64 answered = now_ns();
-  if (error == ETIMEDOUT && deadline) {
-    u64 end = wait_until(deadline);
-    engine::applied_wait(call, Fault::ConnectTimeout, end - start, d.limit_ns);
-    return fail(&call, step, ETIMEDOUT);
-  }
-  store(&socket->flow->rtt_ns, answered - attempt);
-  if (d.answer_ns) {
-    u64 end = wait_until(answered + d.answer_ns);
-    answered_in(call, end - answered, d.answer_ns);
-  }
-  engine::commit(&call, step, 1);
-  engine::finish(&call);
-  errno = error ? error : kept;
-  return result;
-}
 
 template <class Accept>
 int accepted(int listener, Accept accept_one) {
@@ -178,13 +34,19 @@ int accepted(int listener, Accept accept_one) {
   return fd;
 }
 
-// A descriptor is about to close: what is held on its socket leaves first, if no duplicate keeps it.
+// A descriptor is about to close: it leaves its epoll sets, and what is held on its socket goes first, if no duplicate keeps it.
 void let_go(int fd) {
-  if (!self.held || static_cast<u32>(fd) >= kDescriptors || load(&kinds[fd]) != static_cast<u8>(Kind::Socket) || getpid() != self.pid) return;
+  if (static_cast<u32>(fd) >= kDescriptors || load(&kinds[fd]) != static_cast<u8>(Kind::Socket) || getpid() != self.pid) return;
   int kept = errno;
   Guard guard;
   Socket* socket = guard ? socket_of(fd) : nullptr;
-  if (socket && load(&socket->refs) == 1) release_held(fd, socket, true);
+  if (socket) leave_epoll(fd, socket, true);
+  if (socket && load(&socket->refs) == 1) {
+    release_held(fd, socket, true);
+    int unread = 0;
+    real.ioctl(fd, FIONREAD, &unread);
+    mark_on_line(fd, socket, link::ParcelKind::Close, unread > 0);
+  }
   errno = kept;
 }
 
@@ -196,6 +58,27 @@ void note_new(int fd, int family, int type) {
 }
 
 }  // namespace
+
+int make_private(int fd) {
+  if (fd < 0) return -1;
+  rlimit limit;
+  u64 top = kDescriptors;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < top) top = limit.rlim_cur;
+  for (u64 at = top > 128 ? top - 128 : 0; at > 64; at /= 2) {
+    long high = real.syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, static_cast<long>(at), 0, 0, 0);
+    if (high < 0 || high >= kDescriptors) continue;
+    real.syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+    fd = static_cast<int>(high);
+    break;
+  }
+  if (static_cast<u32>(fd) < kDescriptors) store(&kinds[fd], static_cast<u8>(Kind::Private));
+  return fd;
+}
+void close_private(int fd) {
+  if (!is_private(fd)) return;
+  store(&kinds[fd], static_cast<u8>(Kind::Unknown));
+  real.syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+}
 
 namespace slow {
 
@@ -228,34 +111,6 @@ int socketpair(int family, int type, int protocol, int* pair) {
   return result;
 }
 
-int connect(int fd, const sockaddr* address, socklen_t length) {
-  Guard guard;
-  Socket* socket = guard && active() ? socket_of(fd) : nullptr;
-  if (!socket || !address) return real.connect(fd, address, length);
-  if (address->sa_family == AF_UNSPEC) {  // takes a connection back: what comes next is a new conversation
-    int result = real.connect(fd, address, length);
-    if (result == 0) socket->ended = true;
-    return result;
-  }
-  int kept = errno;
-  bool in_progress = socket->flow && socket->stream && load(&socket->flow->state) == static_cast<u8>(FlowState::Open) && !socket->ended;
-  if (in_progress) {  // asking again after EINPROGRESS, or on a connected socket: no new conversation
-    errno = kept;
-    return real.connect(fd, address, length);
-  }
-  open_connecting(fd, socket, address, length);
-  errno = kept;
-  if (!socket->flow || socket->policy < 0 || !socket->stream || socket->resolver) {
-    int result = real.connect(fd, address, length);
-    if (result < 0 && errno != EINPROGRESS && socket->flow) socket->ended = true;
-    return result;
-  }
-  if (engine::wants(self.segment, socket->policy).dated) stamp_arrivals(fd, socket);
-  int result = connect_decided(fd, socket, address, length);
-  if (result < 0 && errno != EINPROGRESS) socket->ended = true;  // over: a further connect is a new conversation
-  return result;
-}
-
 int accept(int fd, sockaddr* address, socklen_t* length) {
   return accepted(fd, [&] { return real.accept(fd, address, length); });
 }
@@ -265,32 +120,38 @@ int accept4(int fd, sockaddr* address, socklen_t* length, int flags) {
 
 int close(int fd) {
   if (static_cast<u32>(fd) < kDescriptors && load(&kinds[fd]) != static_cast<u8>(Kind::Unknown)) {
-    if (is_foreign(fd)) {
-      kinds[fd] = static_cast<u8>(Kind::Unknown);
-    } else {
-      int kept = errno;
-      let_go(fd);
-      Guard guard;
-      if (guard) forget(fd);
-      errno = kept;
+    if (is_private(fd)) {
+      errno = EBADF;
+      return -1;
     }
+    int kept = errno;
+    let_go(fd);
+    Guard guard;
+    if (guard) forget(fd);
+    errno = kept;
   }
   return real.close(fd);
 }
 
 int close_range(unsigned first, unsigned last, int flags) {
-  if (self.attached && !(flags & CLOSE_RANGE_CLOEXEC) && getpid() == self.pid) {
-    int kept = errno;
-    unsigned end = last < kDescriptors - 1 ? last : kDescriptors - 1;
-    for (unsigned fd = first; fd <= end; fd++)
-      if (load(&kinds[fd]) != static_cast<u8>(Kind::Unknown)) {
-        let_go(static_cast<int>(fd));
-        forget(static_cast<int>(fd));
-      }
-    errno = kept;
+  auto original = [&](unsigned from, unsigned to) {
+    if (real.close_range) return real.close_range(from, to, flags);
+    return static_cast<int>(real.syscall(SYS_close_range, from, to, flags, 0, 0, 0));
+  };
+  if (!self.attached || (flags & CLOSE_RANGE_CLOEXEC) || getpid() != self.pid) return original(first, last);
+  const int kept = errno;
+  const unsigned end = last < kDescriptors - 1 ? last : kDescriptors - 1;
+  for (unsigned fd = first; fd <= end; fd++) {
+    if (is_private(static_cast<int>(fd))) {
+      if (fd > first) original(first, fd - 1);
+      first = fd + 1;
+    } else if (load(&kinds[fd]) != static_cast<u8>(Kind::Unknown)) {
+      let_go(static_cast<int>(fd));
+      forget(static_cast<int>(fd));
+    }
   }
-  if (real.close_range) return real.close_range(first, last, flags);
-  return static_cast<int>(real.syscall(SYS_close_range, first, last, flags, 0, 0, 0));
+  errno = kept;
+  return first <= last ? original(first, last) : 0;
 }
 
 void closefrom(int first) {
@@ -301,9 +162,16 @@ void closefrom(int first) {
 
 int shutdown(int fd, int how) {
   Guard guard;
-  Socket* socket = guard && self.held ? socket_of(fd) : nullptr;
+  Socket* socket = guard ? socket_of(fd) : nullptr;
   if (socket && how != SHUT_RD) release_held(fd, socket, true);
-  return real.shutdown(fd, how);
+  if (socket && how != SHUT_RD && mark_on_line(fd, socket, link::ParcelKind::Shutdown, 0)) {
+    socket->shut = true;
+    if (how == SHUT_RDWR) end_arrivals(socket);
+    return how == SHUT_RDWR ? real.shutdown(fd, SHUT_RD) : 0;
+  }
+  int result = real.shutdown(fd, how);
+  if (socket && result == 0 && how != SHUT_WR) end_arrivals(socket);
+  return result;
 }
 
 int dup(int fd) {
@@ -331,6 +199,10 @@ int dup3(int fd, int to, int flags) {
 }
 
 int fcntl(int fd, int command, long argument) {
+  if (is_private(fd)) {
+    errno = EBADF;
+    return -1;
+  }
   long result = real.fcntl(fd, command, argument);
   if (result >= 0 && (command == F_DUPFD || command == F_DUPFD_CLOEXEC)) {
     int kept = errno;
@@ -341,14 +213,59 @@ int fcntl(int fd, int command, long argument) {
 }
 int fcntl64(int fd, int command, long argument) { return slow::fcntl(fd, command, argument); }
 
-// stdio on a socket reads and writes inside libc, past every hook: said in evidence, not silently missed.
-FILE* fdopen(int fd, const char* mode) {
-  Socket* socket = active() ? socket_of(fd) : nullptr;
-  if (socket && socket->policy >= 0) count(Fallback::Unsupported);
-  return real.fdopen(fd, mode);
+// What a program finds that looks which of its descriptors are open.
+int fstat(int fd, void* about) {
+  if (!is_private(fd)) return real.fstat(fd, about);
+  errno = EBADF;
+  return -1;
+}
+int fstat64(int fd, void* about) { return slow::fstat(fd, about); }
+
+// How much is queued, as the program's side of the link sees it.
+int ioctl(int fd, unsigned long request, void* argument) {
+  if ((request == FIONREAD || request == SIOCOUTQ) && load(&self.linked) && argument) {
+    Guard guard;
+    Socket* socket = guard ? linked_socket(fd) : nullptr;
+    if (socket && request == FIONREAD) {
+      const u64 bytes = visible_bytes(fd, socket);
+      const int shown = bytes < 0x7fffffff ? static_cast<int>(bytes) : 0x7fffffff;
+      memcpy(argument, &shown, sizeof(shown));
+      return 0;
+    }
+    int queued;
+    if (socket && socket->stream && real.ioctl(fd, request, &queued) == 0) {
+      queued += static_cast<int>(load(&socket->flow->line_bytes));
+      memcpy(argument, &queued, sizeof(queued));
+      return 0;
+    }
+  }
+  return real.ioctl(fd, request, argument);
 }
 
 int setsockopt(int fd, int level, int name, const void* value, socklen_t length) {
+  if (level == SOL_SOCKET && (name == SO_SNDBUF || name == SO_RCVLOWAT) && self.attached && value && length >= sizeof(int)) {
+    int bytes;
+    memcpy(&bytes, value, sizeof(bytes));
+    Socket* socket = socket_of(fd);
+    if (socket && name == SO_RCVLOWAT) socket->low_water = bytes > 0 ? static_cast<u32>(bytes) : 1;
+    else if (socket) socket->send_buffer = bytes > 4096 ? static_cast<u32>(bytes) : 4096;
+  }
+  // Bytes are corked where they leave: the courier's side of the line.
+  if (level == IPPROTO_TCP && name == TCP_CORK && load(&self.linked) && value && length >= sizeof(int)) {
+    Guard guard;
+    int on;
+    memcpy(&on, value, sizeof(on));
+    Socket* socket = guard ? linked_socket(fd) : nullptr;
+    if (socket && mark_on_line(fd, socket, link::ParcelKind::Cork, on != 0)) return 0;
+  }
+  if (level == SOL_SOCKET && name == SO_RCVBUF && load(&self.linked)) {
+    int result = real.setsockopt(fd, level, name, value, length);
+    if (Socket* linked = result == 0 ? linked_socket(fd) : nullptr) {
+      linked->receive_buffer = 0;
+      widen(fd, linked);
+    }
+    return result;
+  }
   bool stamps = level == SOL_SOCKET && (name == SO_TIMESTAMP || name == SO_TIMESTAMPNS || name == SO_TIMESTAMPING);
   Socket* socket = stamps && self.attached ? socket_of(fd) : nullptr;
   if (socket && length >= sizeof(int)) {
@@ -362,7 +279,21 @@ int setsockopt(int fd, int level, int name, const void* value, socklen_t length)
 }
 
 int getsockopt(int fd, int level, int name, void* value, socklen_t* length) {
+  if (level == SOL_SOCKET && name == SO_ERROR && self.linked && value && length && *length >= sizeof(int)) {
+    if (Socket* socket = linked_socket(fd)) {
+      i32 error = 0;
+      bool ours = socket->connecting.under_way ? (look(fd, socket, false), socket->connecting.under_way) : error_withheld(fd, socket);
+      if (!ours) ours = (error = take_connect_error(socket)) || (error = take_line_error(socket));
+      if (ours) {
+        memcpy(value, &error, sizeof(int));
+        *length = sizeof(int);
+        return 0;
+      }
+    }
+  }
   int result = real.getsockopt(fd, level, name, value, length);
+  if (result == 0 && level == SOL_SOCKET && name == SO_RCVBUF && load(&self.linked) && *length >= sizeof(int))
+    if (Socket* socket = linked_socket(fd); socket && socket->receive_buffer) memcpy(value, &socket->receive_buffer, sizeof(int));
   if (result == 0 && level == SOL_SOCKET && name == SO_TIMESTAMPNS && self.attached && *length >= sizeof(int)) {
     Socket* socket = socket_of(fd);
     if (socket && socket->flow && load(&socket->flow->dated)) memset(value, 0, sizeof(int));

@@ -98,9 +98,11 @@ void enter_process() {
 void before_fork() {
   name_thread();
   thread.children++;
+  lock_epoll();
 }
 void after_fork_in_child() {
   int kept = errno;
+  keep_epoll_after_fork();
   append(thread.path, sizeof(thread.path), "/");
   append_number(thread.path, sizeof(thread.path), thread.children);
   memcpy(self.lineage, thread.path, sizeof(self.lineage));
@@ -123,6 +125,10 @@ __attribute__((constructor)) void start() {
     if (error == AttachError::None) {
       self.segment = segment;
       self.attached = true;
+      if (strlen(path) + sizeof(".courier") <= sizeof(self.courier_path)) {
+        append(self.courier_path, sizeof(self.courier_path), path);
+        append(self.courier_path, sizeof(self.courier_path), ".courier");
+      }
     }
     append(segment_entry, sizeof(segment_entry), kSegmentVariable);
     append(segment_entry, sizeof(segment_entry), "=");
@@ -135,8 +141,10 @@ __attribute__((constructor)) void start() {
   memcpy(thread.path, self.lineage, sizeof(thread.path));
   thread.named = true;
   enter_process();
-  pthread_atfork(before_fork, nullptr, after_fork_in_child);
+  pthread_atfork(before_fork, unlock_epoll, after_fork_in_child);
   self.ready = true;
+  meet_courier();
+  for (int fd = 0; fd < 3; fd++) adopt_standard_stream(fd);
   errno = kept;
 }
 

@@ -72,6 +72,7 @@ Socket* take_socket() {
 void release_socket(Socket* socket) {
   if (__atomic_sub_fetch(&socket->refs, 1, __ATOMIC_ACQ_REL) != 0) return;
   if (socket->hello) unmap_buffer(socket->hello, 4096);
+  free_link(socket);
   for (Held*& list : socket->held)
     while (Held* held = list) {
       list = held->next;
@@ -267,7 +268,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   return true;
 }
 
-void resolve_policy(Socket* socket) {
+void resolve_policy(int fd, Socket* socket) {
   socket->generation = load(&self.segment.header->generation);
   Flow* flow = socket->flow;
   char host[256] = "";
@@ -285,6 +286,9 @@ void resolve_policy(Socket* socket) {
                                 : socket->stream || bound_policy(self.segment, self.pid, thread_id()) < 0;
   calm = calm && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
   socket->calm_generation = calm ? socket->generation : 0;
+  bool link = found.policy >= 0 && !socket->resolver && ((socket->stream ? socket->wants.delays : socket->wants.dated) || socket->wants.holds);
+  if (link && !socket->linked) begin_link(fd, socket);
+  else if (!link && socket->linked) end_link(socket);
   socket->settled_generation = found.policy >= 0 && !socket->wants_sni && !socket->resolver ? socket->generation : 0;
 }
 
@@ -364,12 +368,14 @@ void note_copy(int from, int to) {
   if (matters && getpid() != self.pid) return;  // a vfork child shares our tables, not our descriptors
   forget(to);
   if (static_cast<u32>(from) >= kDescriptors) return;
+  copy_epoll(from, to);
   u8 kind = load(&kinds[from]);
   Socket** slot = kind == static_cast<u8>(Kind::Socket) ? slot_of(from, false) : nullptr;
   Socket* socket = slot ? load_acquire(slot) : nullptr;
   if (!socket) return;
   __atomic_fetch_add(&socket->refs, 1, __ATOMIC_ACQ_REL);
   attach_socket(to, socket);
+  adopt_standard_stream(to);
 }
 
 void forget(int fd) {
@@ -380,7 +386,10 @@ void forget(int fd) {
     if (getpid() != self.pid) return;
     Socket** slot = slot_of(fd, false);
     Socket* socket = slot ? __atomic_exchange_n(slot, nullptr, __ATOMIC_ACQ_REL) : nullptr;
+    if (socket) leave_epoll(fd, socket, false);
     if (socket) release_socket(socket);
+  } else {
+    forget_epoll(fd);
   }
   store(&kinds[fd], static_cast<u8>(Kind::Unknown));
 }
@@ -424,7 +433,7 @@ void open_connecting(int fd, Socket* socket, const sockaddr* to, socklen_t lengt
     socket->path[n] = 0;
   }
   socket->resolver = socket->family != AF_UNIX && peer.port == kDnsPort;
-  if (open_flow_as(fd, socket, socket->stream ? Role::Connector : Role::Datagram, peer)) resolve_policy(socket);
+  if (open_flow_as(fd, socket, socket->stream ? Role::Connector : Role::Datagram, peer)) resolve_policy(fd, socket);
 }
 
 // The accepting end. When the connecting end is a socket of this project, that end carries the flow's faults.
@@ -451,11 +460,16 @@ void open_accepted(int fd, int listener) {
     inside = local_address(peer, local) && owned_by_project(cookie_by_tuple(Protocol::Tcp, peer, local));
   }
   store(&socket->flow->carried_by_peer, static_cast<u8>(inside));
-  resolve_policy(socket);
+  resolve_policy(fd, socket);
 }
 
 bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   if (socket->listening) return false;
+  // Another process closed its last descriptor of the socket, and the flow's row may have been given away.
+  if (Flow* flow = socket->flow; flow && load(&flow->state) == static_cast<u8>(FlowState::Idle)) {
+    if (load(&flow->cookie) == socket->cookie) store(&flow->state, static_cast<u8>(FlowState::Open));
+    else socket->flow = nullptr;
+  }
   if (!socket->flow) {
     Endpoint peer = {};
     if (socket->stream) {
@@ -467,7 +481,7 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
       socket->resolver = socket->family != AF_UNIX && peer.port == kDnsPort;
       if (!open_flow_as(fd, socket, Role::Datagram, peer)) return false;
     }
-    resolve_policy(socket);
+    resolve_policy(fd, socket);
   } else if (!socket->stream && to) {  // a datagram socket that talks to several peers: each is looked at
     Endpoint peer;
     if (endpoint_of(to, length, &peer) && (peer.port != socket->flow->peer_port || memcmp(peer.address, socket->flow->peer, 16))) {
@@ -477,11 +491,17 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
       socket->generation = 0;
     }
   }
-  if (socket->generation != load(&self.segment.header->generation)) resolve_policy(socket);
+  if (socket->generation != load(&self.segment.header->generation)) resolve_policy(fd, socket);
   return socket->policy >= 0;
 }
 
-void learn_sni(Socket* socket, const iovec* parts, int n) {
+bool is_faulted(int fd) {
+  Guard guard;
+  Socket* socket = guard && active() ? socket_of(fd) : nullptr;
+  return socket && faulted(fd, socket, nullptr, 0);
+}
+
+void learn_sni(int fd, Socket* socket, const iovec* parts, int n) {
   if (!socket->hello) socket->hello = map_buffer(4096);
   if (!socket->hello) {
     socket->wants_sni = false;
@@ -499,7 +519,7 @@ void learn_sni(Socket* socket, const iovec* parts, int n) {
   socket->sni_bytes = 4096;
   unmap_buffer(socket->hello, 4096);
   socket->hello = nullptr;
-  resolve_policy(socket);
+  resolve_policy(fd, socket);
 }
 
 // Asked of the kernel once a sender: each thread remembers the last ones by a hash of them and the receiving socket.
@@ -595,6 +615,7 @@ int break_connection(int fd, Socket* socket, ErrorKind kind) {
     socklen_t length = sizeof(error);
     real.getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
     store(&socket->flow->state, static_cast<u8>(FlowState::Reset));
+    end_arrivals(socket);
   }
   return errno_of(kind);
 }

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/tcp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
@@ -19,6 +21,7 @@ namespace {
 
 constexpr int kParts = 64;  // entries of a list cut on the stack
 constexpr u64 kCopyBytes = 65536;
+constexpr u64 kRatedBytes = 16384;  // of a stream under a rate leave together
 
 ssize_t real_sendmsg(const Outgoing& out, const iovec* parts, int count, bool first) {
   msghdr message = {};
@@ -57,8 +60,15 @@ ssize_t transmit(const Outgoing& out, u64 skip, u64 bytes, bool everything) {
   return static_cast<ssize_t>(sent);
 }
 
-void send_held(int fd, const Held& held) {
+void send_held(int fd, Socket* socket, const Held& held) {
   u64 sent = 0;
+  if (held.delay_ns) {  // its way is as long as that of the units that overtook it
+    iovec part = {const_cast<u8*>(held.data), held.bytes};
+    Outgoing out = {fd, &part, 1, held.bytes, 0, held.address_length ? &held.address : nullptr, held.address_length, nullptr, 0, true};
+    engine::Decision d;
+    d.part_ns[static_cast<u32>(engine::Part::Latency)] = static_cast<i64>(held.delay_ns);
+    if (put_on_line(out, socket, 0, held.bytes, d, now_ns())) return;
+  }
   while (sent < held.bytes || held.bytes == 0) {
     const sockaddr* to = held.address_length ? reinterpret_cast<const sockaddr*>(&held.address) : nullptr;
     ssize_t n = real.sendto(fd, held.data + sent, held.bytes - sent, MSG_NOSIGNAL, to, held.address_length);
@@ -98,16 +108,17 @@ void overtake(int fd, Socket* socket, u32 passed, bool all) {
     }
   }
   while (Held* held = take_due(socket, all)) {
-    for (u32 i = 0; i <= held->copies; i++) send_held(fd, *held);
+    for (u32 i = 0; i <= held->copies; i++) send_held(fd, socket, *held);
     if (held->copies) count_applied(self.segment, socket->policy, Fault::PacketDuplicate, Direction::Uplink, held->copies);
     account_release(*socket, *held);
     free_held(held);
   }
 }
 
-bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const engine::Decision& d) {
+bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const engine::Decision& d, bool lines) {
   Held* held = make_held(out.parts, out.count, skip, bytes);
   if (!held) return false;
+  held->delay_ns = lines ? static_cast<u64>(d.delay_ns()) : 0;
   held->window = d.hold_window;
   held->copies = d.copies;
   held->due_ns = d.hold_ns ? held->since_ns + d.hold_ns : 0;
@@ -147,15 +158,57 @@ ssize_t end_call(engine::Call* call, Socket* socket, const Outgoing& out, const 
   }
 }
 
+// Whether the program may know by now that nothing can be sent on this stream any more: the real send then says why.
+bool is_over(int fd, Socket* socket) {
+  const short kernel = kernel_events(fd);
+  if (!(kernel & (POLLERR | POLLHUP))) return false;
+  tcp_info info = {};
+  socklen_t size = sizeof(info);
+  const bool closed = (kernel & POLLHUP) || (real.getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 && info.tcpi_state == TCP_CLOSE);
+  return closed && (!socket->linked || (look(fd, socket, false).events & (POLLERR | POLLHUP)));
+}
+
+constexpr ssize_t kNotLined = -2;
+
+// Puts a step on the line, as far as there is room: how much; -1 with errno; or kNotLined: there is no courier any more.
+// A program that would block waits for room.
+ssize_t line_up(engine::Call* call, Socket* socket, const Outgoing& out, u64 skip, const engine::Step& step) {
+  if (i32 error = take_line_error(socket)) {
+    errno = error;
+    return -1;
+  }
+  if (socket->stream && is_over(out.fd, socket)) return transmit(out, skip, step.bytes, false);
+  // A datagram goes whole, or, into an empty line, whatever its size.
+  const u64 wanted = socket->stream ? 1 : step.bytes;
+  if (room_on_line(*socket) < wanted && line_busy(*socket)) {
+    if (is_nonblocking(out.fd, out.flags) && !out.whole) {
+      errno = EAGAIN;
+      return -1;
+    }
+    if (!await_room(out.fd, socket, wanted)) return -1;
+  }
+  const u64 room = room_on_line(*socket);
+  u64 bytes = socket->stream && !out.whole && step.bytes > room ? room : step.bytes;
+  if (u64 lined = put_on_line(out, socket, skip, bytes, step.decision, call->now_ns)) return static_cast<ssize_t>(lined);
+  if (!courier_lost(socket)) return kNotLined;
+  break_connection(out.fd, socket, ErrorKind::Reset);
+  errno = ECONNRESET;
+  return -1;
+}
+
 // Carries the whole call out, step by step. `original` is the program's own call, used where nothing has to be cut.
 ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend original, const void* arguments) {
   u64 done = 0;
   bool checked = false;
   do {
-    engine::Step step = engine::next_step(call, out.total - done, socket->held[0] != nullptr);
+    const u64 left = out.total - done;
+    engine::Step step = engine::next_step(call, call->stream && socket->wants.rated && left > kRatedBytes ? kRatedBytes : left, socket->held[0] != nullptr);
     const engine::Decision& d = step.decision;
     engine::book_rate(call, &step);
-    if (d.untouched() && !socket->held[0]) {
+    if (!call->stream && d.delay_ns() > 0 && fails_at_once(out, socket)) return original ? original(arguments) : transmit(out, 0, out.total, true);
+    // Behind bytes that wait, nothing goes ahead.
+    const bool lines = d.outcome == Verdict::Continue && (d.delay_ns() >= static_cast<i64>(kShortestNs) || (call->stream && line_busy(*socket))) && can_line(out, *socket);
+    if (d.untouched() && !socket->held[0] && !lines) {
       bool whole = done == 0 && step.bytes == out.total;
       ssize_t n = whole && original ? original(arguments) : transmit(out, done, step.bytes, out.whole);
       if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
@@ -172,7 +225,7 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       if (!still_ours(out.fd, socket)) return original ? original(arguments) : transmit(out, 0, out.total, out.whole);
       checked = true;
       // What the kernel would not take now must not wait first: it would wait again on the next try.
-      if (d.plain() && d.delay_ns() && is_nonblocking(out.fd, out.flags) && !ready_now(out.fd, POLLOUT)) {
+      if (d.plain() && d.delay_ns() && !lines && is_nonblocking(out.fd, out.flags) && !ready_now(out.fd, POLLOUT)) {
         engine::unbook_rate(call, step.bytes);
         if (done) break;
         errno = EAGAIN;
@@ -187,14 +240,26 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       done += static_cast<u64>(n);
       continue;
     }
-    if (i64 delay = d.delay_ns(); delay > 0) {
+    if (i64 delay = lines ? 0 : d.delay_ns(); delay > 0) {
       u64 start = call->now_ns, end = wait_until(start + static_cast<u64>(delay));
       engine::delivered(*call, d, end - start);
       call->now_ns = end;
     }
-    if (d.hold && may_hold(socket, Direction::Uplink, d.hold_window) && hold_back(socket, out, done, step.bytes, d)) {
+    if (d.hold && may_hold(socket, Direction::Uplink, d.hold_window) && hold_back(socket, out, done, step.bytes, d, lines)) {
       engine::commit(call, step, step.bytes);
       done += step.bytes;
+      continue;
+    }
+    if (lines) {
+      ssize_t n = line_up(call, socket, out, done, step);
+      if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
+      if (n == kNotLined) continue;
+      if (n < 0) return done ? static_cast<ssize_t>(done) : -1;
+      engine::commit(call, step, static_cast<u64>(n));
+      if (d.copies) engine::applied(*call, Fault::PacketDuplicate, d.copies);
+      done += static_cast<u64>(n);
+      overtake(out.fd, socket, 1 + d.copies, false);
+      if (static_cast<u64>(n) < step.bytes) break;
       continue;
     }
     ssize_t n = transmit(out, done, step.bytes, out.whole);
@@ -213,7 +278,7 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
 // R7 first: the changed bytes are what is cut, delayed, held and sent again. All of them go, whatever the kernel's mood:
 // a program told "half was taken" could not resend the other half of bytes it never wrote.
 ssize_t carry_mutated(engine::Call* call, Socket* socket, const Outgoing& out, const engine::Mutation& mutation) {
-  if (is_nonblocking(out.fd, out.flags) && !ready_now(out.fd, POLLOUT)) {
+  if (is_nonblocking(out.fd, out.flags) && (!ready_now(out.fd, POLLOUT) || room_on_line(*socket) == 0)) {
     errno = EAGAIN;
     return -1;
   }
@@ -274,23 +339,18 @@ bool same_peer(const Socket& socket, const void* to, socklen_t length) {
 template <class Original>
 inline bool sent_at_once(int fd, u64 total, int flags, const void* to, socklen_t to_length, const Original& original, ssize_t* sent) {
   Socket* socket = settled_socket(fd);
-  if (!socket || (flags & MSG_OOB) || (socket->stream ? total == 0 : to && !same_peer(*socket, to, to_length))) return false;
+  if (!socket || (flags & MSG_OOB) || socket->connecting.under_way || socket->shut || (socket->stream ? total == 0 || line_busy(*socket) : to && !same_peer(*socket, to, to_length))) return false;
   engine::Passing passing;
   if (!engine::pass_whole(&passing, self.segment, socket->flow, Direction::Uplink, total, coarse_now_ns())) return false;
   *sent = original();
   engine::passed(passing, *sent);
+  if (*sent != static_cast<ssize_t>(total)) add(&socket->refused, 1u);
   return true;
 }
 
 template <class Original>
 __attribute__((noinline)) ssize_t send_long_way(const Outgoing& out, const Original& original) {
   return send_through(out, [](const void* p) { return (*static_cast<const Original*>(p))(); }, &original);
-}
-
-bool is_faulted(int fd) {
-  Guard guard;
-  Socket* socket = guard && active() ? socket_of(fd) : nullptr;
-  return socket && faulted(fd, socket, nullptr, 0);
 }
 
 }  // namespace
@@ -310,15 +370,31 @@ void release_everything() {
 }
 
 ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments) {
-  auto pass = [&] { return original ? original(arguments) : transmit(out, 0, out.total, out.whole); };
   Guard guard;
   Socket* socket = guard ? socket_of(out.fd) : nullptr;
+  auto pass = [&] {
+    if (socket) drain_line(socket);
+    return original ? original(arguments) : transmit(out, 0, out.total, out.whole);
+  };
   if (!socket || !active()) return pass();
   int kept = errno;
-  if (socket->wants_sni) learn_sni(socket, out.parts, out.count);
+  if (socket->wants_sni) learn_sni(out.fd, socket, out.parts, out.count);
   bool in_force = faulted(out.fd, socket, static_cast<const sockaddr*>(out.to), out.to_length) && !socket->resolver;
   errno = kept;
   Flow* flow = socket->flow;
+  if (socket->shut) {
+    if (!(out.flags & MSG_NOSIGNAL)) real.syscall(SYS_tgkill, self.pid, thread_id(), SIGPIPE, 0, 0, 0);
+    errno = EPIPE;
+    return -1;
+  }
+  if (flow && socket->connecting.under_way && !look(out.fd, socket, false).events) {
+    errno = EAGAIN;  // as in SYN_SENT
+    return -1;
+  }
+  if (i32 error = take_connect_error(socket)) {
+    errno = error;
+    return -1;
+  }
   if (!in_force) {
     ssize_t n = pass();
     if (n >= 0 && flow) store(&flow->up.ops, load(&flow->up.ops) + 1);
@@ -337,6 +413,7 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
   engine::Mutation mutation = engine::plan_mutation(call, out.total);
   ssize_t n = mutation.type != MutationType::None ? carry_mutated(&call, socket, out, mutation) : carry(&call, socket, out, original, arguments);
   engine::finish(&call);
+  if (n != static_cast<ssize_t>(out.total)) add(&socket->refused, 1u);
   return n;
 }
 

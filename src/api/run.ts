@@ -9,7 +9,16 @@ import { type AskedFault, compile, describeFaults, type Policy } from "../policy
 import { readCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import { nameOf, native, numberOf, Segment, type StructValue, startJanitor } from "../segment/index.js";
+import {
+  type Courier,
+  nameOf,
+  native,
+  numberOf,
+  Segment,
+  type StructValue,
+  startCourier,
+  startJanitor,
+} from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { JournalWriter } from "./journal.js";
 import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
@@ -92,6 +101,8 @@ async function runGuarded(
   });
   cleanups.push(() => segment.close({ unlink: true }));
   startJanitor(segment.path, (error) => notes.push(`the janitor could not be started: ${error.message}`));
+  const courier = startCourier(segment.path);
+  cleanups.push(() => courier.dismiss());
   segment.publish(
     POLICY_INDEX,
     { ...row },
@@ -105,6 +116,7 @@ async function runGuarded(
     names: targets.some(({ name_kind }) => ["hostname", "sni"].includes(nameOf("NameKind", name_kind))),
   });
 
+  await courier.ready.catch((error: Error) => notes.push(`the courier could not be started: ${error.message}`));
   const startedMs = performance.now();
   const { pid, ended } = startProgram(options.command, program, preload, segment);
   signals.forwardTo(pid);
@@ -115,9 +127,10 @@ async function runGuarded(
   const status = await ended;
   const durationMs = performance.now() - startedMs;
   signals.stopForwarding();
-  force.stop();
   const escaped = escapes.stop();
   notes.push(...escapes.notes);
+  await letDrain(courier, force, notes);
+  force.stop();
   segment.retire();
   const journalFailure = journal?.finish();
   if (journalFailure !== undefined) notes.push(`the journal is incomplete: ${journalFailure}`);
@@ -174,6 +187,29 @@ export function inheritedFds(command: readonly string[]): number[] {
   return [...found].filter((fd) => fd >= 3);
 }
 
+const HURRYING = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+/** What the courier has after a signal to send everything at once. */
+const HURRIED_WITHIN_MS = 500;
+
+/** Waits until what the program sent has left at its time; a signal ends that wait, and the bytes leave at once. */
+async function letDrain(courier: Courier, force: ForceWatch, notes: string[]): Promise<void> {
+  let hurry = (): void => {};
+  const hurried = new Promise<never>((_, reject) => {
+    hurry = () => {
+      force.hurry();
+      setTimeout(reject, HURRIED_WITHIN_MS, new Error("a signal ended the wait")).unref();
+    };
+  });
+  for (const signal of HURRYING) process.on(signal, hurry);
+  try {
+    await Promise.race([courier.drained(), hurried]);
+  } catch (error) {
+    notes.push(`not all that was sent has left: ${error instanceof Error ? error.message : String(error)}`);
+  } finally {
+    for (const signal of HURRYING) process.off(signal, hurry);
+  }
+}
+
 /** The shell's number for a raw wait status. */
 function exitCodeOf(status: number): number {
   const signal = status & 0x7f;
@@ -218,6 +254,14 @@ class ForceWatch {
     if (!this.#over && !this.#segment.inForce()) {
       this.#notes.push("the lease lapsed during the run, so that calls passed through unfaulted until it was renewed");
     }
+  }
+
+  /** A signal came after the program's end, while bytes still waited for their time. */
+  hurry(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#segment.retire();
+    this.#notes.push("a signal ended the wait for bytes still under way: they left at once");
   }
 
   #end(): void {

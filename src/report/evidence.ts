@@ -188,14 +188,18 @@ function counterNotes(counters: Counters): string[] {
     if (many > 0) notes.push(text(String(many)));
   };
   for (const [reason, many] of Object.entries(counters.fallbacks)) {
-    say(many, (n) => `${n} calls passed through unfaulted: ${FALLBACK_WORDS[reason] ?? reason}`);
+    say(many, (n) =>
+      reason === "no_courier"
+        ? `${n} delays were waited for inside calls, because the courier could not be reached`
+        : `${n} calls passed through unfaulted: ${FALLBACK_WORDS[reason] ?? reason}`,
+    );
   }
   say(
     counters.ioUringDenied,
     (n) => `io_uring was refused ${n} times, so that the program used calls that are intercepted`,
   );
   say(counters.journalDropped, (n) => `the journal lost ${n} events because its ring was full`);
-  say(counters.lostHeldBytes, (n) => `${n} bytes held back were lost with the process that sent them`);
+  say(counters.lostHeldBytes, (n) => `${n} bytes under way were lost with the process that held them`);
   if (counters.shrunk) notes.push("the shared memory was made smaller than usual, because /dev/shm is nearly full");
   if (counters.damage !== undefined)
     notes.push(`the shared memory was damaged during the run: ${counters.damage}; calls passed through unfaulted`);

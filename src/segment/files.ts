@@ -35,7 +35,8 @@ export function findSegmentFiles(directory: string): { path: string; project: st
 
 /**
  * Removes what runs left behind that were killed together with their janitor: segments whose owner and programs are
- * all gone, and links to the interceptor (`SEGMENT.so`) whose segment is gone.
+ * all gone, and what lay beside segments that are gone: links to the interceptor (`SEGMENT.so`), sockets of couriers
+ * (`SEGMENT.courier`).
  *
  * @returns the paths removed
  */
@@ -43,13 +44,13 @@ export function sweep(directory: string): string[] {
   const removed = findSegmentFiles(directory)
     .map(({ path }) => path)
     .filter((path) => native.isAbandoned(path) && remove(path));
-  const link = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.so$`);
+  const beside = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.(so|courier)$`);
   const names = namesIn(directory);
   for (const name of names) {
-    const segment = link.exec(name)?.[1];
+    const segment = beside.exec(name)?.[1];
     if (segment === undefined || names.includes(segment)) continue;
     const path = join(directory, name);
-    if (isLinkOfOurs(path) && remove(path)) removed.push(path);
+    if (isOurs(path) && remove(path)) removed.push(path);
   }
   return removed;
 }
@@ -62,9 +63,9 @@ function namesIn(directory: string): string[] {
   }
 }
 
-function isLinkOfOurs(path: string): boolean {
+function isOurs(path: string): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  return found?.isSymbolicLink() === true && found.uid === userId();
+  return found !== undefined && (found.isSymbolicLink() || found.isSocket()) && found.uid === userId();
 }
 
 /** False when somebody else was faster. */

@@ -1,5 +1,6 @@
 /** What the rest of mishap uses of this folder. */
 
+export { type Courier, startCourier } from "./courier.js";
 export { contractDocument } from "./document.js";
 export { projectId, SEGMENT_DIRECTORY, sweep } from "./files.js";
 export type { TimeHistogram } from "./histogram.js";

@@ -1,10 +1,10 @@
 // Drives every row of the interceptor's hook table once. The names come from the table itself, so a row without a driver
 // does not compile. Each driver runs in a process of its own and says what the program saw (`result`, the same with and
-// without faults unless the fault is an answer), how long the call or the carried-along descriptor took (`ms`), and how
-// many one-way delays that must hold (`ways`).
+// without faults unless the fault is an answer), how long it took until that was there (`ms`), how many one-way delays that
+// must hold (`ways`), and how long a call took that must not wait for any of it (`call_ms`).
 //
 //   hooks PORT DNS_PORT [NAME...]    PORT: an echo server that also connects back when told "call PORT\n"
-//   hooks --probe PORT               what exec and spawn start: connects, sends one byte, prints the milliseconds
+//   hooks --probe PORT               what exec and spawn start: connects, has something echoed, prints the milliseconds
 #include <arpa/inet.h>
 #include <arpa/nameser.h>
 #include <dlfcn.h>
@@ -16,11 +16,17 @@
 #include <pthread.h>
 #include <resolv.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -33,6 +39,12 @@ extern "C" {
 ssize_t __read_chk(int, void*, size_t, size_t);
 ssize_t __recv_chk(int, void*, size_t, size_t, int);
 ssize_t __recvfrom_chk(int, void*, size_t, size_t, int, sockaddr*, socklen_t*);
+int __poll(pollfd*, nfds_t, int);
+int __poll_chk(pollfd*, nfds_t, int, size_t);
+int __ppoll_chk(pollfd*, nfds_t, const timespec*, const sigset_t*, size_t);
+int __select(int, fd_set*, fd_set*, fd_set*, timeval*);
+int __vdprintf_chk(int, int, const char*, va_list);
+int __dprintf_chk(int, int, const char*, ...);
 }
 
 namespace {
@@ -45,6 +57,7 @@ struct Driven {
   std::string result;
   double ms = 0;
   int ways = 0;
+  double call_ms = 0;
 };
 
 double now_ms() {
@@ -103,8 +116,9 @@ Driven sends(int fd, const char* name, Call call) {
   errno = kUntouched;
   double start = now_ms();
   long n = call(fd);
-  d.ms = now_ms() - start;
+  d.call_ms = now_ms() - start;
   d.result = said(name, n) + " echoed " + take_behind_the_hooks(fd, 4);
+  d.ms = now_ms() - start;
   d.ways = 1;
   return d;
 }
@@ -159,8 +173,9 @@ Driven drive_socketpair() {
   std::string result = said("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
   double start = now_ms();
   long n = send(pair[0], "ping", 4, 0);
-  double ms = now_ms() - start;
-  return {result + said(" send", n) + " " + take_behind_the_hooks(pair[1], 4), ms, 1};
+  double call_ms = now_ms() - start;
+  result += said(" send", n) + " " + take_behind_the_hooks(pair[1], 4);
+  return {result, now_ms() - start, 1, call_ms};
 }
 
 // The server outside connects to us and sends a greeting; ours is the faulted end.
@@ -217,10 +232,11 @@ Driven drive_shutdown() {
   double start = now_ms();
   put_behind_the_hooks(fd, "ping");
   errno = kUntouched;
-  std::string result = said("shutdown", shutdown(fd, SHUT_WR));
-  std::string got;
+  double call = now_ms();
+  std::string result = said("shutdown", shutdown(fd, SHUT_WR)), got;
+  double call_ms = now_ms() - call;
   for (ssize_t n; (n = recv(fd, buffer, sizeof(buffer), 0)) > 0;) got.append(buffer, static_cast<size_t>(n));
-  return {result + ", then " + got + " and the end", now_ms() - start, 1};
+  return {result + ", then " + got + " and the end", now_ms() - start, 2, call_ms};  // our end goes out, theirs comes back
 }
 Driven drive_dup() {
   int fd = connected();
@@ -251,15 +267,6 @@ Driven drive_fcntl64() {
   errno = kUntouched;
   int copy = fcntl64(fd, F_DUPFD_CLOEXEC, 40);
   return still_faulted(copy, said("F_DUPFD_CLOEXEC", copy));
-}
-Driven drive_fdopen() {
-  int fd = connected();
-  errno = kUntouched;
-  FILE* file = fdopen(fd, "r+");
-  std::string result = said("fdopen", file != nullptr);
-  fputs("by stdio", file);
-  fflush(file);
-  return still_faulted(fd, result + " " + take_behind_the_hooks(fd, 8));
 }
 // The stamps that date arrivals do not show: neither in the option nor in what is received.
 Driven drive_setsockopt() {
@@ -418,6 +425,201 @@ Driven drive___recvfrom_chk() {
   });
 }
 
+// ---- readiness --------------------------------------------------------------------------------------------------------
+
+// Waits until what is withheld may be received, and finds it there without waiting again.
+template <class Wait>
+Driven waits(const char* name, Wait wait) {
+  return receives(name, [&](int fd) {
+    int ready = wait(fd);
+    return ready == 1 && recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT) == 4 ? 4L : -1L;
+  });
+}
+
+constexpr int kPatienceMs = 5000;
+timespec patience() { return {kPatienceMs / 1000, 0}; }
+
+template <class Poll>
+Driven polls(const char* name, Poll poll_it) {
+  return waits(name, [&](int fd) {
+    pollfd p = {fd, POLLIN, 0};
+    int n = poll_it(&p);
+    return p.revents == POLLIN ? n : -1;
+  });
+}
+Driven drive_poll() {
+  return polls("poll", [](pollfd* p) { return poll(p, 1, kPatienceMs); });
+}
+Driven drive___poll() {
+  return polls("__poll", [](pollfd* p) { return __poll(p, 1, kPatienceMs); });
+}
+Driven drive_ppoll() {
+  return polls("ppoll", [](pollfd* p) {
+    timespec t = patience();
+    return ppoll(p, 1, &t, nullptr);
+  });
+}
+Driven drive___poll_chk() {
+  return polls("__poll_chk", [](pollfd* p) { return __poll_chk(p, 1, kPatienceMs, sizeof(*p)); });
+}
+Driven drive___ppoll_chk() {
+  return polls("__ppoll_chk", [](pollfd* p) {
+    timespec t = patience();
+    return __ppoll_chk(p, 1, &t, nullptr, sizeof(*p));
+  });
+}
+
+template <class Select>
+Driven selects(const char* name, Select select_it) {
+  return waits(name, [&](int fd) {
+    fd_set readable;
+    FD_ZERO(&readable);
+    FD_SET(fd, &readable);
+    int n = select_it(fd + 1, &readable);
+    return FD_ISSET(fd, &readable) ? n : -1;
+  });
+}
+Driven drive_select() {
+  return selects("select", [](int count, fd_set* readable) {
+    timeval t = {kPatienceMs / 1000, 0};
+    return select(count, readable, nullptr, nullptr, &t);
+  });
+}
+Driven drive___select() {
+  return selects("__select", [](int count, fd_set* readable) {
+    timeval t = {kPatienceMs / 1000, 0};
+    return __select(count, readable, nullptr, nullptr, &t);
+  });
+}
+Driven drive_pselect() {
+  return selects("pselect", [](int count, fd_set* readable) {
+    timespec t = patience();
+    return pselect(count, readable, nullptr, nullptr, &t, nullptr);
+  });
+}
+
+template <class Wait>
+Driven epolls(const char* name, Wait wait) {
+  return waits(name, [&](int fd) {
+    int set = checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+    epoll_event event = {EPOLLIN, {.u64 = 0x1234567812345678}};
+    checked(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), "epoll_ctl");
+    event = {};
+    int n = wait(set, &event);
+    return event.events == EPOLLIN && event.data.u64 == 0x1234567812345678 ? n : -1;
+  });
+}
+// Every operation: taken out, the descriptor tells nothing; put back, it waits for nothing until told to.
+Driven drive_epoll_ctl() {
+  return waits("epoll_ctl", [](int fd) {
+    int set = checked(epoll_create1(EPOLL_CLOEXEC), "epoll_create1");
+    epoll_event event = {EPOLLIN, {.fd = fd}}, got;
+    if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) || epoll_ctl(set, EPOLL_CTL_DEL, fd, nullptr)) return -1;
+    if (epoll_ctl(set, EPOLL_CTL_DEL, fd, nullptr) == 0 || errno != ENOENT) return -2;
+    event.events = 0;
+    if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) || epoll_wait(set, &got, 1, 0) != 0) return -3;
+    if (epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 || errno != EEXIST) return -4;
+    event.events = EPOLLIN | EPOLLONESHOT;
+    if (epoll_ctl(set, EPOLL_CTL_MOD, fd, &event)) return -5;
+    errno = kUntouched;
+    int n = epoll_wait(set, &got, 1, kPatienceMs);
+    return epoll_wait(set, &got, 1, 0) == 0 ? n : -6;
+  });
+}
+Driven drive_epoll_wait() {
+  return epolls("epoll_wait", [](int set, epoll_event* event) { return epoll_wait(set, event, 1, kPatienceMs); });
+}
+Driven drive_epoll_pwait() {
+  return epolls("epoll_pwait", [](int set, epoll_event* event) { return epoll_pwait(set, event, 1, kPatienceMs, nullptr); });
+}
+Driven drive_epoll_pwait2() {
+  return epolls("epoll_pwait2", [](int set, epoll_event* event) {
+    timespec t = patience();
+    return epoll_pwait2(set, event, 1, &t, nullptr);
+  });
+}
+// FIONREAD counts what may be received now.
+// Descriptors of the interceptor's own lie high; a program that looks for open ones finds none.
+template <class Look>
+Driven finds_none(const char* name, Look look) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit)) give_up("getrlimit");
+  int fd = connected(), open = 0;
+  for (int at = static_cast<int>(limit.rlim_cur) - 256; at < static_cast<int>(limit.rlim_cur); at++) open += look(at) == 0;
+  errno = kUntouched;
+  return still_faulted(fd, said(name, open));
+}
+Driven drive_fstat() {
+  return finds_none("fstat", [](int fd) {
+    struct stat about;
+    return fstat(fd, &about);
+  });
+}
+Driven drive_fstat64() {
+  return finds_none("fstat64", [](int fd) {
+    struct stat64 about;
+    return fstat64(fd, &about);
+  });
+}
+
+Driven drive_ioctl() {
+  return waits("FIONREAD", [](int fd) {
+    pollfd arrives = {fd, POLLIN, 0};
+    syscall(SYS_poll, &arrives, 1, kPatienceMs);
+    int queued = 0;
+    for (double end = now_ms() + kPatienceMs; queued == 0 && now_ms() < end; usleep(500))
+      if (ioctl(fd, FIONREAD, &queued)) return -1;
+    return queued == 4 ? 1 : -1;
+  });
+}
+
+// ---- stdio ------------------------------------------------------------------------------------------------------------
+
+// Out by the stream, and the echo back by it.
+Driven drive_fdopen() {
+  int fd = connected();
+  double start = now_ms();
+  errno = kUntouched;
+  FILE* file = fdopen(fd, "r+");
+  std::string result = said("fdopen", file != nullptr);
+  if (!file) return {result, 0, 2};
+  result += ", fileno " + std::to_string(fileno(file) == fd) + ", " + said("fputs", fputs("by stdio", file)) + said(" fflush", fflush(file));
+  double call_ms = now_ms() - start;
+  size_t n = fread(buffer, 1, 8, file);
+  result += " echoed " + std::string(buffer, n);
+  double ms = now_ms() - start;
+  return {result + said(" fclose", fclose(file)), ms, 2, call_ms};
+}
+
+template <class Print>
+Driven prints(const char* name, Print print) {
+  return sends(name, [&](int fd) { return print(fd, "p%cn%s", 'i', "g"); });
+}
+Driven drive_vdprintf() {
+  return prints("vdprintf", [](int fd, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vdprintf(fd, format, arguments);
+    va_end(arguments);
+    return n;
+  });
+}
+Driven drive___vdprintf_chk() {
+  return prints("__vdprintf_chk", [](int fd, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int n = __vdprintf_chk(fd, 1, format, arguments);
+    va_end(arguments);
+    return n;
+  });
+}
+Driven drive_dprintf() {
+  return sends("dprintf", [](int fd) { return dprintf(fd, "p%cn%s", 'i', "g"); });
+}
+Driven drive___dprintf_chk() {
+  return sends("__dprintf_chk", [](int fd) { return __dprintf_chk(fd, 1, "p%cn%s", 'i', "g"); });
+}
+
 // ---- names ------------------------------------------------------------------------------------------------------------
 
 constexpr char kHost[] = "localhost";
@@ -507,13 +709,13 @@ Driven drive___res_nsearch() { return asked_of("__res_nsearch", &::res_nsearch);
 
 std::string port_text() { return std::to_string(port); }
 
-// What a child with no environment of its own measures: its connect and its send.
+// What a child with no environment of its own measures: its connect, and its send's way.
 Driven probe() {
   double start = now_ms();
   int fd = connected();
   long n = send(fd, "ping", 4, 0);
-  double ms = now_ms() - start;
-  return {"sent " + std::to_string(n), ms, 3};
+  std::string result = "sent " + std::to_string(n) + " echoed " + take_behind_the_hooks(fd, 4);
+  return {result, now_ms() - start, 3};
 }
 
 Driven of_child(int status_fd, pid_t child) {
@@ -658,6 +860,8 @@ constexpr Row kRows[] = {
     {"execl", drive_execl},
     {"execlp", drive_execlp},
     {"execle", drive_execle},
+    {"dprintf", drive_dprintf},
+    {"__dprintf_chk", drive___dprintf_chk},
     {"syscall", drive_syscall},
 };
 
@@ -667,12 +871,14 @@ void drive(const Row& row) {
   pid_t child = checked(fork(), "fork");
   if (child == 0) {
     Driven d = row.drive();
-    dprintf(1, "{\"name\":\"%s\",\"result\":\"%s\",\"ms\":%.3f,\"ways\":%d}\n", row.name, d.result.c_str(), d.ms, d.ways);
+    dprintf(1, "{\"name\":\"%s\",\"result\":\"%s\",\"ms\":%.3f,\"ways\":%d,\"call_ms\":%.3f}\n", row.name, d.result.c_str(), d.ms,
+            d.ways, d.call_ms);
     syscall(SYS_exit_group, 0);
   }
   int status = 0;
   waitpid(child, &status, 0);
-  if (status) dprintf(1, "{\"name\":\"%s\",\"result\":\"the driver ended with status %d\",\"ms\":0,\"ways\":-1}\n", row.name, status);
+  if (status)
+    dprintf(1, "{\"name\":\"%s\",\"result\":\"the driver ended with status %d\",\"ms\":0,\"ways\":-1,\"call_ms\":0}\n", row.name, status);
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
-// A program that does on sockets what its arguments say, step by step, and prints for each step what the call returned.
+// A program that does on sockets what its arguments say, step by step, and prints for each step what the call returned,
+// when it began (milliseconds since the first step) and how long it took.
 //
 //   talk a.tcp:8080 a.send:hello a.recv:100
-//   {"step":"a.send:hello","result":5,"errno":"","ms":0.031,"data":""}
+//   {"step":"a.send:hello","result":5,"errno":"","at":1.207,"ms":0.031,"data":""}
 //
 // A step is SLOT.VERB[:ARGUMENT...]; a slot is a letter that stands for a descriptor. PORT is a number, or @SLOT for the
 // port that slot is bound to. TEXT is sent as it is; *N stands for N bytes. Verbs that begin with raw go past libc, as an
@@ -13,6 +14,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -274,6 +276,11 @@ static long step(char slot, const char* verb, char** arguments) {
   }
   if (!strcmp(verb, "from")) return last_peer.sin_port && ntohs(last_peer.sin_port) == port_of(first);
   if (!strcmp(verb, "rawsend")) return syscall(SYS_sendto, *fd, first, strlen(first), 0, NULL, 0);
+  if (!strcmp(verb, "rawawait")) {  // receives past libc once something is there, within so many milliseconds
+    struct pollfd p = {*fd, POLLIN, 0};
+    if (syscall(SYS_poll, &p, 1, *first ? atoi(first) : 5000) <= 0) return -1;
+    verb = "rawrecv";
+  }
   if (!strcmp(verb, "rawrecv")) {
     long n = syscall(SYS_recvfrom, *fd, data, sizeof(data), MSG_DONTWAIT, NULL, NULL);
     data_length = n < 0 ? 0 : (size_t)n;
@@ -379,6 +386,7 @@ static void print_data(void) {
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);
   alarm(30);  // a step that never ends must not outlive its test
+  double began = now_ms();
   for (int i = 1; i < argc; i++) {
     char text[512], *arguments[8] = {NULL}, *rest = text;
     snprintf(text, sizeof(text), "%s", argv[i]);
@@ -391,7 +399,8 @@ int main(int argc, char** argv) {
     long result = step(slot, verb, arguments);
     int error = result < 0 ? errno : 0;
     double ms = now_ms() - start;
-    printf("{\"step\":\"%s\",\"result\":%ld,\"errno\":\"%s\",\"ms\":%.3f,\"data\":\"", argv[i], result, error ? strerrorname_np(error) : "", ms);
+    printf("{\"step\":\"%s\",\"result\":%ld,\"errno\":\"%s\",\"at\":%.3f,\"ms\":%.3f,\"data\":\"", argv[i], result,
+           error ? strerrorname_np(error) : "", start - began, ms);
     print_data();
     printf("\"}\n");
     fflush(stdout);

@@ -4,17 +4,8 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import {
-  freshProject,
-  MISHAP,
-  mishap,
-  processState,
-  scratchFolder,
-  segmentFiles,
-  start,
-  startMishap,
-  until,
-} from "./cli-harness.js";
+import { freshProject, MISHAP, mishap, processState, scratchFolder, start, startMishap, until } from "./cli-harness.js";
+import { expectNoTrace } from "./support/traces.js";
 
 const folder = scratchFolder();
 
@@ -38,7 +29,7 @@ describe("the exit code is", () => {
   ])("%s: %j", async (_, command, code) => {
     const project = freshProject();
     expect((await mishap("run", "--project", project, "--", ...command)).code).toBe(code);
-    expect(segmentFiles(project)).toEqual([]);
+    await expectNoTrace(project);
   });
 
   it("a script's with #!, without #!, and 126 when its interpreter is not there", async () => {
@@ -106,7 +97,7 @@ describe("a signal sent to mishap", () => {
     expect(stdout).toBe("ready\ngot\n");
     expect(code).toBe(5);
     expect(stderr).toContain("mishap: 0 flows");
-    expect(segmentFiles(project)).toEqual([]);
+    await expectNoTrace(project);
   });
 
   it("that ends the program is its exit code, with evidence", async () => {

@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { scratchFolder, until } from "./cli-harness.js";
 import { datagramPeer, echoServer, type Peer } from "./support/programs.js";
-import { type Step, type Talk, Talker } from "./support/talk.js";
+import { type Step, spanMs, type Talk, Talker } from "./support/talk.js";
 
 const folder = scratchFolder();
 let talker: Talker;
@@ -241,42 +241,49 @@ describe("timeout", () => {
 });
 
 describe("rate", () => {
-  const expectRate = (step: Step, bytes: number, bps: number): void => {
+  const expectRate = (ms: number, bytes: number, bps: number): void => {
     const idealMs = (bytes * 8000) / bps;
-    expect(step.result).toBe(bytes);
-    expect(step.ms).toBeGreaterThan(0.95 * idealMs - 10); // what 10 ms carry goes at once
-    expect(step.ms).toBeLessThan(1.1 * idealMs);
+    expect(ms).toBeGreaterThan(0.95 * idealMs - 10); // what 10 ms carry goes at once
+    expect(ms).toBeLessThan(1.1 * idealMs);
   };
 
   it.each([
     ["send", 16384],
     ["write", 1400],
     ["sendmsg", 65536],
-  ])("uplink by %s in chunks of %i", async (call, chunk) => {
-    const run = await talker.under(["--uplink.rate", "4mbps"], `a.tcp:${echo.port}`, `a.pump:${call}:400000:${chunk}`);
-    expectRate(run.one("a.pump"), 400_000, 4e6);
+  ])("uplink by %s in chunks of %i: the calls return, the bytes leave at the rate", async (call, chunk) => {
+    const steps = [`a.tcp:${echo.port}`, `a.pump:${call}:400000:${chunk}`, "a.collect:400000"];
+    const run = await talker.under(["--uplink.rate", "4mbps"], ...steps);
+    expect(run.one("a.pump")).toMatchObject({ result: 400_000 });
+    expect(run.one("a.pump").ms).toBeLessThan(300); // the line has room for all of it
+    expect(run.one("a.collect")).toMatchObject({ result: 400_000 });
+    expectRate(run.between("a.pump", "a.collect"), 400_000, 4e6);
     expect(run.fault("uplink.rate").applied).toBeGreaterThan(0);
   });
 
+  it("uplink, with a line that the program's own send buffer bounds: the calls wait for room", async () => {
+    const steps = [`a.tcp:${echo.port}`, "a.sndbuf:20000", "a.pump:send:400000:4096", "a.collect:400000"];
+    const run = await talker.under(["--uplink.rate", "4mbps"], ...steps);
+    expect(run.one("a.pump")).toMatchObject({ result: 400_000 });
+    expect(run.one("a.pump").ms).toBeGreaterThan(0.9 * 800 - 10); // all but the line's own content
+    expectRate(run.between("a.pump", "a.collect"), 400_000, 4e6);
+  });
+
   it("downlink", async () => {
-    const run = await talker.under(
-      ["--downlink.rate", "4mbps"],
-      `a.tcp:${echo.port}`,
-      "a.pump:send:400000:65536",
-      "a.collect:400000",
-    );
-    expectRate(run.one("a.collect"), 400_000, 4e6);
+    const steps = [`a.tcp:${echo.port}`, "a.pump:send:400000:65536", "a.collect:400000"];
+    const run = await talker.under(["--downlink.rate", "4mbps"], ...steps);
+    expect(run.one("a.collect")).toMatchObject({ result: 400_000 });
+    expectRate(run.one("a.collect").ms, 400_000, 4e6);
   });
 
   it("is shared by the flows of a policy, or held by each", async () => {
-    const steps = [`a.tcp:${echo.port}`, `b.tcp:${echo.port}`, "a.pump:send:100000:10000", "b.pump:send:100000:10000"];
-    const line = await talker.under(["--uplink.rate", "4mbps", "--rate-burst", "100kb"], ...steps);
-    const each = await talker.under(
-      ["--uplink.rate", "4mbps", "--rate-burst", "100kb", "--rate-scope", "flow"],
-      ...steps,
-    );
-    expect(line.one("b.pump").ms).toBeGreaterThan(100);
-    expect(each.one("b.pump").ms).toBeLessThan(60);
+    const open = [`a.tcp:${echo.port}`, `b.tcp:${echo.port}`];
+    const pump = ["a.pump:send:100000:10000", "b.pump:send:100000:10000", "b.collect:100000"];
+    const flags = ["--uplink.rate", "4mbps", "--rate-burst", "100kb"];
+    const line = await talker.under(flags, ...open, ...pump);
+    const each = await talker.under([...flags, "--rate-scope", "flow"], ...open, ...pump);
+    expect(line.between("b.pump", "b.collect")).toBeGreaterThan(0.95 * 200 - 10);
+    expect(each.between("b.pump", "b.collect")).toBeLessThan(60);
   });
 });
 
@@ -292,8 +299,11 @@ describe("chance", () => {
       "--seed",
       "3",
     ];
-    const run = await talker.under(flags, ...PEERS, ...times(40, () => "a.send:x"));
-    const ms = run.all("a.send").map((send) => send.ms);
+    const run = await talker.under(flags, ...PEERS, ...times(40, () => ["a.send:x", "x.rawawait"]).flat());
+    const arrivals = run.all("x.rawawait");
+    const ms = run.all("a.send").map((send, n) => spanMs(send, arrivals[n]));
+    const inCalls = run.all("a.send").reduce((sum, send) => sum + send.ms, 0);
+    expect(inCalls).toBeLessThan((40 * 12) / 2); // the calls do not wait for any of it
     expect(Math.min(...ms)).toBeLessThan(10);
     expect(Math.max(...ms)).toBeGreaterThan(14);
     expect(run.fault("uplink.jitter").applied).toBeGreaterThan(20); // where it takes all latency back, nothing was waited for
@@ -330,10 +340,12 @@ describe("chance", () => {
   it("loss on streams is repaired: what is lost comes later, and everything comes", async () => {
     const turns = times(40, (n) => [`a.send:turn${n % 10}`, "a.collect:5"]).flat();
     const run = await talker.under(["--uplink.packet-loss", "20%", "--seed", "4"], `a.rawtcp:${echo.port}`, ...turns);
-    const late = run.all("a.send").filter(({ ms }) => ms >= 200);
+    const answers = run.all("a.collect");
+    const took = run.all("a.send").map((send, n) => spanMs(send, answers[n]));
+    const late = took.filter((ms) => ms >= 200);
     expect(late.length).toBeGreaterThan(0);
-    for (const { ms } of run.all("a.send")) expect(ms < 120 || ms >= 200).toBe(true);
-    expect(run.all("a.collect").map(({ data }) => data)).toEqual(times(40, (n) => `turn${n % 10}`));
+    for (const ms of took) expect(ms < 120 || ms >= 200).toBe(true);
+    expect(answers.map(({ data }) => data)).toEqual(times(40, (n) => `turn${n % 10}`));
     expect(run.journal.filter(({ op, verdict }) => op === "send" && verdict === "delay")).toHaveLength(late.length);
   });
 
@@ -360,6 +372,25 @@ describe("chance", () => {
     expect(copies / 6000).toBeGreaterThan(0.45);
     expect(copies / 6000).toBeLessThan(0.55);
     expect(run.fault("packet_duplicate").applied).toBe(copies);
+  });
+
+  it("packet_duplicate under latency: every copy is late, and counted", async () => {
+    const sends = times(20, (n) => `a.send:n${n}`);
+    const run = await talker.under(
+      ["--uplink.latency", "50ms", "--packet-duplicate", "50%:3", "--seed", "8"],
+      ...PEERS,
+      ...sends,
+      "x.rawrecv",
+      "a.sleep:150",
+      ...times(81, () => "x.rawrecv"),
+    );
+    const [early, ...rest] = run.all("x.rawrecv");
+    expect(early?.errno).toBe("EAGAIN");
+    const copies = rest.filter(({ result }) => result > 0).length - sends.length;
+    expect(copies).toBeGreaterThan(10);
+    expect(copies).toBeLessThan(50);
+    expect(run.fault("packet_duplicate").applied).toBe(copies);
+    expect(run.fault("uplink.latency").applied).toBe(sends.length);
   });
 
   it("packet_reorder, max_delay: what nothing overtakes leaves when its time has come", async () => {

@@ -164,7 +164,26 @@ describe("a call that makes no progress", () => {
     expect(run.journal).toEqual([]);
   });
 
-  it("waits for nothing: a full socket under latency answers EAGAIN at once", async () => {
+  it("waits for nothing: a full line under latency answers EAGAIN at once, and everything on it arrives", async () => {
+    const open = ["l.listen", "a.tcp:@l", "b.accept:l", "a.sndbuf:20000", "a.nonblock"];
+    const run = await talker.under(
+      ["--uplink.latency", "300ms"],
+      ...open,
+      "a.pump:send:100000:4096",
+      "a.send:x",
+      "a.shut",
+      "b.collect:100000",
+    );
+    const { result: taken, ms } = run.one("a.pump");
+    expect(taken).toBeGreaterThanOrEqual(20_000);
+    expect(taken).toBeLessThanOrEqual(40_000); // the kernel doubles what is asked for
+    expect(run.one("a.send")).toMatchObject({ result: -1, errno: "EAGAIN" });
+    expect(ms + run.one("a.send").ms).toBeLessThan(150);
+    expect(run.one("b.collect").result).toBe(taken);
+    expect(run.between("a.pump", "b.collect")).toBeGreaterThanOrEqual(300);
+  });
+
+  it("waits for nothing: under latency a socket that the kernel calls full still has its line", async () => {
     const run = await talker.under(
       ["--uplink.latency", "300ms"],
       "l.listen",
@@ -173,9 +192,13 @@ describe("a call that makes no progress", () => {
       "a.nonblock",
       "a.fill",
       "a.send:x",
+      "a.shut",
+      ...times(16, () => "b.collect:1048576"),
     );
-    expect(run.one("a.send")).toMatchObject({ result: -1, errno: "EAGAIN" });
+    expect(run.one("a.send")).toMatchObject({ result: 1 });
     expect(run.one("a.send").ms).toBeLessThan(150);
+    const came = run.all("b.collect").reduce((sum, { result }) => sum + result, 0);
+    expect(came).toBe(run.one("a.fill").result + 1);
   });
 });
 

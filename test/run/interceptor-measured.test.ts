@@ -1,5 +1,5 @@
-// Evidence is measured where a fault takes effect, not copied from the decision: an interceptor built to wait half of what
-// it decides must say half. It is put where a copy of mishap looks for its interceptor.
+// Evidence is measured where a fault takes effect, not copied from the decision: an interceptor and a courier built to wait
+// half of what was decided must say half. They are put where a copy of mishap looks for them.
 import { execFile } from "node:child_process";
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -23,27 +23,30 @@ beforeAll(async () => {
   for (const file of ["package.json", "node_modules"]) symlinkSync(join(root, file), join(folder, file));
   for (const file of ["mishap.node", "mishap-janitor"])
     copyFileSync(join(root, "build/Release", file), join(release, file));
-  const sources = ["engine", "link", "segment", "wire", "interceptor"].flatMap((name) => {
-    try {
-      return readdirSync(join(root, "native", name)).map((file) => join(root, "native", name, file));
-    } catch {
-      return []; // a folder that is not there yet
-    }
-  });
-  const flags =
-    "-std=c++20 -O0 -shared -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-threadsafe-statics -ftls-model=initial-exec";
-  const built = promisify(execFile)("g++", [
-    ...flags.split(" "),
-    "-DMISHAP_TEST_WAIT_HALF",
-    `-I${join(root, "native")}`,
-    ...["-o", join(release, "libmishap-interceptor.so")],
-    ...sources.filter((file) => file.endsWith(".cpp")),
+  const sources = (...folders: string[]): string[] =>
+    folders.flatMap((name) =>
+      readdirSync(join(root, "native", name))
+        .filter((file) => file.endsWith(".cpp"))
+        .map((file) => join(root, "native", name, file)),
+    );
+  const build = (name: string, ...args: string[]): Promise<unknown> =>
+    promisify(execFile)("g++", [
+      ...["-std=c++20", "-O0", "-DMISHAP_TEST_WAIT_HALF", `-I${join(root, "native")}`],
+      ...["-o", join(release, name), ...args, "-pthread"],
+    ]);
+  const preload =
+    "-shared -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -fno-threadsafe-statics -ftls-model=initial-exec";
+  const [made, echo] = await Promise.all([Talker.in(folder), echoServer()]);
+  await build(
+    "libmishap-interceptor.so",
+    ...preload.split(" "),
+    ...sources("engine", "segment", "wire", "interceptor"),
     "-Wl,-z,now,-z,nodelete",
-  ]);
-  const [made, echo] = await Promise.all([Talker.in(folder), echoServer(), built]);
+  );
+  await build("mishap-courier", ...sources("engine", "segment", "wire", "link", "courier"));
   talker = made;
   port = echo.port;
-});
+}, 180_000);
 
 async function evidenceOfHalf(flags: readonly string[], ...steps: string[]): Promise<Evidence> {
   const file = join(folder, "evidence.json");
@@ -56,8 +59,9 @@ async function evidenceOfHalf(flags: readonly string[], ...steps: string[]): Pro
 
 it.each([
   ["latency", 400, ["--latency", "400ms"], "a.send:x a.recv:1"],
-  ["uplink.latency", 400, ["--uplink.latency", "400ms"], "a.send:x"],
-  ["downlink.latency", 400, ["--downlink.latency", "400ms"], "a.send:x a.recv:1"],
+  // More sends and receives than connects, so that p50 is theirs: the courier's and the arrivals'.
+  ["uplink.latency", 400, ["--uplink.latency", "400ms"], "a.send:x a.send:x a.send:x"],
+  ["downlink.latency", 400, ["--downlink.latency", "400ms"], "a.send:x a.recv:1 a.send:x a.recv:1 a.send:x a.recv:1"],
   ["dns.delay", 400, ["--dns.delay", "400ms"], "b.named:localhost"],
   ["dns.timeout", 400, ["--dns.timeout", "400ms"], "b.named:localhost"],
   ["timeout.connect", 400, ["--timeout.connect", "400ms", "--latency", "1s"], ""],
@@ -69,6 +73,8 @@ it.each([
   ],
 ])("%s: half of what was asked is what evidence says", async (fault, askedMs, flags, steps) => {
   const evidence = await evidenceOfHalf(flags, `a.tcp:${port}`, ...steps.split(" ").filter((step) => step !== ""));
+  expect(evidence.fallbacks).toEqual({}); // the courier was reached
+  expect(evidence.notes.join()).not.toContain("courier");
   const found = evidence.faults.find((each) => each.fault === fault);
   expect(found?.applied).toBeGreaterThan(0);
   expect(found?.p50_ns).toBeGreaterThanOrEqual(0.48 * askedMs * 1e6);

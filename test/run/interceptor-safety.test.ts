@@ -21,7 +21,7 @@ import { compile as compilePolicy, parsePolicy } from "../../src/policy/index.js
 import { codec, Segment } from "../../src/segment/index.js";
 import { evidenceOf, freshProject, scratchFolder } from "./cli-harness.js";
 import { echoServer, type Peer } from "./support/programs.js";
-import { type Step, Talker } from "./support/talk.js";
+import { type Step, spanMs, Talker } from "./support/talk.js";
 
 const WAY_MS = 150;
 const folder = scratchFolder();
@@ -42,19 +42,24 @@ beforeAll(async () => {
 });
 afterAll(() => segment.close({ unlink: true }));
 
-/** The program with the interceptor and this segment put into its environment by hand; how long its connect took. */
-async function connectUnder(path: string): Promise<Step | undefined> {
+/** The program with the interceptor and this segment put into its environment by hand; its connect and its send. */
+async function talkUnder(path: string): Promise<readonly Step[]> {
   const env = { LD_PRELOAD: INTERCEPTOR_PATH, MISHAP_SEGMENT: path };
   const steps = await talker.bare([`a.tcp:${echo.port}`, "a.send:hello", "a.recv:5"], env);
   expect(steps.map(({ result }) => result)).toEqual([0, 5, 5]);
-  return steps[0];
+  return steps;
 }
 
 async function expectFaulted(path: string): Promise<void> {
-  expect((await connectUnder(path))?.ms).toBeGreaterThanOrEqual(2 * WAY_MS);
+  const [connect, send, receive] = await talkUnder(path);
+  expect(connect?.ms).toBeGreaterThanOrEqual(2 * WAY_MS);
+  expect(send?.ms).toBeGreaterThanOrEqual(WAY_MS); // without a courier the call itself waits
+  expect(spanMs(send, receive)).toBeGreaterThanOrEqual(2 * WAY_MS);
 }
 async function expectUnfaulted(path: string): Promise<void> {
-  expect((await connectUnder(path))?.ms).toBeLessThan(WAY_MS);
+  const [connect, send, receive] = await talkUnder(path);
+  expect(connect?.ms).toBeLessThan(WAY_MS);
+  expect(spanMs(send, receive)).toBeLessThan(WAY_MS);
 }
 
 /** Overwrites bytes of the segment while something is looked at, and puts them back. */
@@ -127,19 +132,36 @@ describe("a segment put into the environment by hand", () => {
 });
 
 describe("signals", () => {
-  it("during a wait are handled, and neither shorten nor fail the call", async () => {
-    const run = await talker.under(
-      ["--latency", "200ms"],
-      `a.tcp:${echo.port}`,
-      "a.alarm:20",
-      "a.send:hello",
-      "a.alarm:0",
-      "a.alarms",
-    );
-    expect(run.one("a.send")).toMatchObject({ result: 5 });
-    expect(run.one("a.send").ms).toBeGreaterThanOrEqual(200);
-    expect(run.one("a.alarms").result).toBeGreaterThan(3);
+  it("during a connect are handled, and neither shorten nor fail it", async () => {
+    const steps = ["a.alarm:20", `a.tcp:${echo.port}`, "a.alarm:0", "a.alarms", "a.send:hello", "a.recv:5"];
+    const run = await talker.under(["--latency", "200ms"], ...steps);
+    expect(run.one("a.tcp")).toMatchObject({ result: 0 });
+    expect(run.one("a.tcp").ms).toBeGreaterThanOrEqual(400);
+    expect(run.one("a.alarms").result).toBeGreaterThan(6);
+    expect(run.one("a.recv").data).toBe("hello");
     expect(run.evidence.fallbacks.reentered).toBeGreaterThan(0); // the handler's own write passed through
+  });
+
+  it("do not touch what is under way: it arrives no sooner, and once", async () => {
+    const steps = ["a.alarm:20", "a.send:hello", "a.sleep:100", "a.alarm:0", "a.alarms", "a.recv:64"];
+    const run = await talker.under(["--latency", "200ms"], `a.tcp:${echo.port}`, ...steps);
+    expect(run.one("a.send")).toMatchObject({ result: 5 });
+    expect(run.one("a.send").ms).toBeLessThan(100);
+    expect(run.one("a.alarms").result).toBeGreaterThan(0);
+    expect(run.one("a.recv").data).toBe("hello");
+    expect(run.between("a.send", "a.recv")).toBeGreaterThanOrEqual(400);
+  });
+
+  it("end a receive that waits for what is not due, as they do bare; what it waited for is not lost", async () => {
+    const steps = (wait: string) => ["a.alarm:20", wait, "a.alarm:0", "a.alarms"];
+    const [tcp, send] = [`a.tcp:${echo.port}`, "a.send:hello"];
+    const bare = await talker.bare([tcp, ...steps("a.recv:64")]);
+    expect(bare[2]).toMatchObject({ result: -1, errno: "EINTR" });
+    const run = await talker.under(["--downlink.latency", "200ms"], tcp, send, ...steps("a.recv:64"), "a.recv:5");
+    expect(run.one("a.recv:64")).toMatchObject({ result: -1, errno: "EINTR" });
+    expect(run.one("a.recv:64").ms).toBeLessThan(150);
+    expect(run.one("a.recv:5").data).toBe("hello");
+    expect(run.between("a.send", "a.recv:5")).toBeGreaterThanOrEqual(200);
   });
 
   it("during a connect under a limit do not end it", async () => {
@@ -159,7 +181,9 @@ describe("descriptors", () => {
       "a.recv:5",
       `b.tcp:${echo.port}`,
     );
-    expect(run.one("a.send").ms).toBeGreaterThanOrEqual(80);
+    expect(run.one("a.send").ms).toBeLessThan(40);
+    expect(run.between("a.send", "a.recv")).toBeGreaterThanOrEqual(80);
+    expect(run.one("a.recv").data).toBe("hello");
     expect(run.one("b.tcp").ms).toBeGreaterThanOrEqual(80);
     expect(run.evidence.flows).toBe(2);
   });
@@ -173,7 +197,8 @@ describe("descriptors", () => {
       .filter((line) => line !== "")
       .map((line) => JSON.parse(line) as Step);
     expect(steps.map(({ result }) => result)).toEqual([7, 5, 5]);
-    expect(steps[1]?.ms).toBeGreaterThanOrEqual(80);
+    expect(steps[1]?.ms).toBeLessThan(40);
+    expect(spanMs(steps[1], steps[2])).toBeGreaterThanOrEqual(80);
     expect(evidence.flows).toBe(1);
   });
 
@@ -213,8 +238,11 @@ describe("descriptors", () => {
       "a.closeall",
       `b.tcp:${echo.port}`,
       "b.send:x",
+      "b.recv:1",
     );
-    expect(run.one("b.send").ms).toBeGreaterThanOrEqual(80);
+    expect(run.one("b.tcp").ms).toBeGreaterThanOrEqual(80);
+    expect(run.one("b.send").ms).toBeLessThan(40);
+    expect(run.between("b.send", "b.recv")).toBeGreaterThanOrEqual(80);
   });
 
   it("closed and reused for a file behind our back: the file is read and written at once", async () => {

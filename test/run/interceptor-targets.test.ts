@@ -7,7 +7,7 @@ import { createServer } from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { evidenceOf, freshProject, mishap, scratchFolder, startMishap } from "./cli-harness.js";
 import { echoServer, type Peer } from "./support/programs.js";
-import { type Talk, Talker } from "./support/talk.js";
+import { spanMs, type Talk, Talker } from "./support/talk.js";
 
 const WAY_MS = 60;
 const folder = scratchFolder();
@@ -22,10 +22,10 @@ const times = <T>(many: number, each: (n: number) => T): T[] => Array.from({ len
 const under = (targets: readonly string[], ...steps: string[]): Promise<Talk> =>
   talker.under(["--latency", `${WAY_MS}ms`, ...targets.flatMap((target) => ["--target", target])], ...steps);
 
-/** Whether a step was delayed by at least a way; fails when it was neither clearly delayed nor clearly not. */
-function delayed(run: Talk, step: string): boolean {
-  const { ms } = run.one(step);
-  expect(ms < WAY_MS / 2 || ms >= WAY_MS, `${step} took ${ms} ms`).toBe(true);
+/** Whether it took at least a way from one step to another; fails when that was neither clearly delayed nor clearly not. */
+function delayed(run: Talk, first: string, last = first): boolean {
+  const ms = run.between(first, last);
+  expect(ms < WAY_MS / 2 || ms >= WAY_MS, `${first} to ${last} took ${ms} ms`).toBe(true);
   return ms >= WAY_MS;
 }
 
@@ -57,10 +57,12 @@ describe("targets", () => {
       "y.rawudp",
       "a.udpto:@x:127.0.0.2",
       "a.sendto:there",
+      "x.rawawait",
       "b.udpto:@y",
       "b.sendto:here",
+      "y.rawawait",
     );
-    expect([delayed(run, "a.sendto"), delayed(run, "b.sendto")]).toEqual([true, false]);
+    expect([delayed(run, "a.sendto", "x.rawawait"), delayed(run, "b.sendto", "y.rawawait")]).toEqual([true, false]);
   });
 
   it("a hostname is learned from the answer to a look-up", async () => {
@@ -71,16 +73,18 @@ describe("targets", () => {
 
   it("unix:// is faulted only when it is asked for, by path or at all", async () => {
     const [one, two] = [join(folder, "one.sock"), join(folder, "two.sock")];
-    const talk = (path: string, slot: string): string[] => [
+    const talk = (path: string, slot: string, peer: string): string[] => [
       `l.unixlisten:${path}`,
       `${slot}.unix:${path}`,
+      `${peer}.accept:l`,
       `${slot}.send:x`,
+      `${peer}.rawawait`,
       "l.close",
     ];
     const paths = async (targets: string[]): Promise<boolean[]> => {
       execFileSync("rm", ["-f", one, two]);
-      const run = await under(targets, ...talk(one, "a"), ...talk(two, "b"));
-      return [delayed(run, "a.send"), delayed(run, "b.send")];
+      const run = await under(targets, ...talk(one, "a", "x"), ...talk(two, "b", "y"));
+      return [delayed(run, "a.send", "x.rawawait"), delayed(run, "b.send", "y.rawawait")];
     };
     expect(await paths([])).toEqual([false, false]);
     expect(await paths(["unix://"])).toEqual([true, true]);
@@ -126,14 +130,17 @@ describe("targets", () => {
 
 describe("schedules", () => {
   const sends = (many: number, pauseMs: number): string[] =>
-    times(many, () => ["a.send:x", `a.sleep:${pauseMs}`]).flat();
+    times(many, () => ["a.send:x", "x.rawawait", `a.sleep:${pauseMs}`]).flat();
   const PEERS = ["x.rawudp", "a.udp:@x"];
+  const ways = (run: Talk): number[] => {
+    const arrivals = run.all("x.rawawait");
+    return run.all("a.send").map((send, n) => spanMs(send, arrivals[n]));
+  };
 
   it.each(["spike:600ms/300ms", "flapping:300ms/300ms"])("%s comes and goes", async (schedule) => {
     const run = await talker.under(["--uplink.latency", "20ms", "--schedule", schedule], ...PEERS, ...sends(60, 10));
-    const pattern = run
-      .all("a.send")
-      .map(({ ms }) => (ms >= 20 ? "x" : "."))
+    const pattern = ways(run)
+      .map((ms) => (ms >= 20 ? "x" : "."))
       .join("");
     expect(pattern).toMatch(/x{3,}\.{3,}x{3,}/);
     expect(run.fault("uplink.latency").applied).toBe([...pattern].filter((mark) => mark === "x").length);
@@ -142,7 +149,7 @@ describe("schedules", () => {
 
   it("ramp grows from nothing to all of it", async () => {
     const run = await talker.under(["--uplink.latency", "40ms", "--schedule", "ramp:1s"], ...PEERS, ...sends(60, 10));
-    const ms = run.all("a.send").map((send) => send.ms);
+    const ms = ways(run);
     expect(ms[0]).toBeLessThan(25);
     for (const last of ms.slice(-3)) expect(last).toBeGreaterThanOrEqual(40);
   });
@@ -151,7 +158,7 @@ describe("schedules", () => {
 describe("faults that end while they are waited for", () => {
   const waits: [string, string[], string[]][] = [
     ["connect under latency", ["--latency", "20s"], ["PEER"]],
-    ["send under latency", ["--uplink.latency", "20s"], ["x.rawudp", "a.udp:@x", "a.send:x"]],
+    ["send under latency", ["--uplink.latency", "20s"], ["x.rawudp", "a.udp:@x", "a.send:x", "x.rawawait"]],
     [
       "recv under latency",
       ["--downlink.latency", "20s"],
@@ -160,7 +167,7 @@ describe("faults that end while they are waited for", () => {
     [
       "send under rate",
       ["--uplink.rate", "1kbps", "--rate-burst", "1b"],
-      ["x.rawudp", "a.udp:@x", "a.send:*1400", "a.send:*1400"],
+      ["x.rawudp", "a.udp:@x", "a.send:*1400", "a.send:*1400", "x.rawawait", "x.rawawait"],
     ],
     ["a look-up delayed", ["--dns.delay", "20s"], ["a.named:localhost"]],
     ["a look-up that times out", ["--dns.timeout", "20s"], ["a.named:localhost"]],
@@ -177,13 +184,14 @@ describe("faults that end while they are waited for", () => {
       ...steps.map((step) => step.replace("PEER", `a.tcp:${echo.port}`)),
     );
     const total = run.steps.reduce((sum, { ms }) => sum + ms, 0);
+    for (const { data } of run.all("x.rawawait")) expect(data).not.toBe("");
     expect(total).toBeGreaterThan(150);
     expect(total).toBeLessThan(1300);
   });
 
   it("mishap stop", async () => {
     const project = freshProject();
-    const steps = ["x.rawudp", "a.udp:@x", "a.send:now", "x.rawrecv", "a.send:next"];
+    const steps = ["x.rawudp", "a.udp:@x", "a.send:now", "x.rawawait:15000"];
     const running = startMishap([
       "run",
       "--quiet",
@@ -194,7 +202,7 @@ describe("faults that end while they are waited for", () => {
       "--",
       ...talker.command(steps),
     ]);
-    await running.says('"a.udp:@x"');
+    await running.says('"a.send:now"');
     await new Promise((resolve) => setTimeout(resolve, 200));
     const began = performance.now();
     await mishap("stop", "--project", project);

@@ -18,8 +18,8 @@ export interface Client {
   readonly nxdomain: Report;
   /** A connection that is reset within the answer. */
   readonly reset: Report;
-  /** Waits in its calls, so that the times of the ways add up. */
-  readonly blocking: boolean;
+  /** From connecting to the answer. */
+  readonly roundTrips: number;
 }
 
 const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
@@ -39,7 +39,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 7, says: "Failed to connect" },
       nxdomain: { code: 6, says: "Could not resolve host" },
       reset: { code: 56, says: "Connection reset by peer" },
-      blocking: false,
+      roundTrips: 2,
     },
     {
       name: "wget",
@@ -47,7 +47,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 4, says: "Connection refused" },
       nxdomain: { code: 4, says: "unable to resolve host address" },
       reset: { code: 4, says: "Connection reset by peer" },
-      blocking: true,
+      roundTrips: 2,
     },
     {
       name: "Python urllib",
@@ -55,7 +55,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 1, says: "[Errno 111] Connection refused" },
       nxdomain: { code: 1, says: "Name or service not known" },
       reset: { code: 1, says: "Connection reset by peer" },
-      blocking: true,
+      roundTrips: 2,
     },
     {
       name: "Python asyncio",
@@ -63,7 +63,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 1, says: "[Errno 111]" },
       nxdomain: { code: 1, says: "Name or service not known" },
       reset: { code: 1, says: "Connection reset by peer" },
-      blocking: false,
+      roundTrips: 2,
     },
     {
       name: "Node fetch",
@@ -71,7 +71,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 1, says: "connect ECONNREFUSED" },
       nxdomain: { code: 1, says: "getaddrinfo ENOTFOUND" },
       reset: { code: 1, says: "read ECONNRESET" },
-      blocking: false,
+      roundTrips: 2,
     },
     {
       name: "Java HttpURLConnection",
@@ -82,7 +82,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 1, says: "ConnectException: Connection refused" },
       nxdomain: { code: 1, says: "UnknownHostException" },
       reset: { code: 1, says: "Connection reset" },
-      blocking: true,
+      roundTrips: 2,
     },
     {
       name: "redis-cli",
@@ -90,7 +90,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 1, says: "Connection refused" },
       nxdomain: { code: 1, says: "Name or service not known" },
       reset: { code: 1, says: "Connection reset by peer" },
-      blocking: true,
+      roundTrips: 2,
     },
     {
       name: "psql",
@@ -102,7 +102,7 @@ export function clients(classes: string): Client[] {
       refused: { code: 2, says: "Connection refused" },
       nxdomain: { code: 2, says: "could not translate host name" },
       reset: { code: 2, says: "server closed the connection unexpectedly" }, // libpq's words for ECONNRESET
-      blocking: false,
+      roundTrips: 4, // connect; may it be TLS; who it is; the query
     },
   ];
 }

@@ -10,8 +10,16 @@ export interface Step {
   readonly step: string;
   readonly result: number;
   readonly errno: string;
+  /** When it began, in milliseconds since the first step. */
+  readonly at: number;
   readonly ms: number;
   readonly data: string;
+}
+
+/** From the beginning of one step to the end of another: from a send until it arrived. */
+export function spanMs(first: Step | undefined, last: Step | undefined): number {
+  if (first === undefined || last === undefined) throw new Error("a step is missing");
+  return last.at + last.ms - first.at;
 }
 
 /** A decision in the journal. */
@@ -48,6 +56,11 @@ export class Talk {
       throw new Error(`not exactly one step ${prefix}: ${JSON.stringify(this.steps)}`);
     }
     return found;
+  }
+
+  /** As spanMs, for two steps by their prefixes. */
+  between(first: string, last: string): number {
+    return spanMs(this.one(first), this.one(last));
   }
 
   /** The evidence of a fault. */

@@ -156,7 +156,7 @@ describe("notes", () => {
   it.each([
     [{ ioUringDenied: 2 }, "io_uring was refused 2 times"],
     [{ journalDropped: 5 }, "the journal lost 5 events"],
-    [{ lostHeldBytes: 64 }, "64 bytes held back were lost"],
+    [{ lostHeldBytes: 64 }, "64 bytes under way were lost"],
     [{ shrunk: true }, "/dev/shm is nearly full"],
     [{ damage: "it is shorter than its header says" }, "it is shorter than its header says"],
     [
