@@ -123,11 +123,14 @@ u32 downlink_only(const Row& row) {
   return row.down.only_mask | (payload ? bit(Fault::PayloadMutation) : 0);
 }
 
+// A rate that makes bytes wait noticeably: 64 KiB take longer than it takes to wake somebody up.
+bool is_rated(const RowDirection& line) { return line.rate_bps && line.rate_bps < 10'000'000'000; }
+
 // Whether something may make a stream's bytes late: time asked for, a rate, or the repair of a loss.
 bool delays(const Row& row) {
   constexpr u32 losses = bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
   bool repaired = (row.faults & losses) && row.loss_mode == static_cast<u8>(LossMode::Retransmit);
-  auto late = [&](const RowDirection& line) { return line.latency_ns || line.jitter_ns || line.rate_bps || (repaired && line.loss_ppm); };
+  auto late = [&](const RowDirection& line) { return line.latency_ns || line.jitter_ns || is_rated(line) || (repaired && line.loss_ppm); };
   return late(row.up) || late(row.down) || (repaired && (row.p_good_to_bad_ppm || row.loss_good_ppm));
 }
 
@@ -141,8 +144,8 @@ Wants wants(const Segment& segment, i32 policy) {
       .anything = row->faults != 0,
       .dated = dated,
       .delays = delays(*row),
-      .rated = row->up.rate_bps || row->down.rate_bps,
-      .holds = (row->faults & bit(Fault::PacketReorder)) != 0,
+      .rated = is_rated(row->up) || is_rated(row->down),
+      .holds = (row->faults & bit(Fault::PacketReorder)) && row->reorder_ppm,
       .undated = !dated && !limited,
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
       .downlink_only = downlink_only(*row) != 0,

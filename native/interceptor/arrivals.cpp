@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/timerfd.h>
 
 #include "interceptor.h"
 
@@ -219,22 +218,19 @@ View update(int fd, Socket* socket, Arrivals* a, bool waiting) {
 
 // Sleeps as a blocking receive does: a signal ends it with EINTR unless its handler restarts calls, which a timer's read obeys.
 bool sleep_until(u64 due_ns) {
-  int timer = static_cast<int>(real.syscall(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC, 0, 0, 0, 0));
-  if (timer < 0) {
-    wait_until(due_ns);
-    return true;
-  }
   bool slept = true;
   for (u64 now = now_ns(); slept && now < due_ns && active(); now = now_ns()) {
-    u64 end = due_ns - now > kSliceNs ? now + kSliceNs : due_ns;
-    itimerspec at = {{0, 0}, {static_cast<time_t>(end / kSecond), static_cast<long>(end % kSecond)}};
+    const int timer = borrow_timer(due_ns - now > kSliceNs ? now + kSliceNs : due_ns);
+    if (timer < 0) {
+      wait_until(due_ns);
+      break;
+    }
     u64 times;
-    real.syscall(SYS_timerfd_settime, timer, TFD_TIMER_ABSTIME, reinterpret_cast<long>(&at), 0, 0, 0);
     slept = real.syscall(SYS_read, timer, reinterpret_cast<long>(&times), sizeof(times), 0, 0, 0) >= 0;
+    int kept = errno;
+    return_timer(timer);
+    errno = kept;
   }
-  int kept = errno;
-  real.syscall(SYS_close, timer, 0, 0, 0, 0, 0);
-  errno = kept;
   return slept;
 }
 

@@ -429,7 +429,7 @@ bool prepare(EpollSet* set, epoll_event* events, int room, bool waited, bool las
 int wait_on_set(int epfd, EpollSet* set, epoll_event* events, int room, const Patience& patience) {
   const int kept = errno;
   const u32 wait = __atomic_add_fetch(&set->waits, 1u, __ATOMIC_RELAXED);
-  bool waited = false, last = false;
+  bool waited = false, asked = false, last = false;
   for (int have = 0;;) {
     Found found;
     u64 until = 0;
@@ -440,10 +440,11 @@ int wait_on_set(int epfd, EpollSet* set, epoll_event* events, int room, const Pa
     have += found.count;
     int n = 0;
     bool any = false;
-    if (have < room && !last) {
+    if (have < room && !last && !(have && asked)) {
       n = ask_kernel(epfd, events + have, room - have, until, patience);
       if (until) __atomic_fetch_sub(&set->waiters, 1u, __ATOMIC_RELAXED);
       if (n < 0 && !(have && errno == EINTR)) return -1;
+      asked = true;
       if (n > 0) have += without_private(set, events + have, n, &any);
     }
     const bool over = now_ns() >= patience.deadline_ns;
@@ -458,9 +459,9 @@ int wait_on_set(int epfd, EpollSet* set, epoll_event* events, int room, const Pa
 }
 
 // A wait of the program. A set that holds nothing linked is the kernel's business, but for what turned linked meanwhile.
-// `patience`: what the program asked for, counted from a given time on.
+// `patience`: what the program asked for, counted from a given time on, which matters where it is `timed`.
 template <class Original, class Patient>
-inline int wait_for(int epfd, void* given, int room, Patient patience, Original original) {
+inline int wait_for(int epfd, void* given, int room, bool timed, Patient patience, Original original) {
   if (!load(&self.linked) || !given || room <= 0) return original();
   auto* events = static_cast<epoll_event*>(given);
   EpollSet* set = set_of(epfd);
@@ -474,7 +475,7 @@ inline int wait_for(int epfd, void* given, int room, Patient patience, Original 
     if (!set) return original();
   }
   if (load(&set->linked)) return wait_on_set(epfd, set, events, room, patience(now_ns()));
-  const u64 start = coarse_now_ns();
+  const u64 start = timed ? coarse_now_ns() : 0;
   int n = original();
   bool any = false;
   int have = n > 0 ? without_private(set, events, n, &any) : n;
@@ -561,7 +562,7 @@ namespace slow {
 int epoll_ctl(int epfd, int op, int fd, void* given) {
   const auto* event = static_cast<epoll_event*>(given);
   auto pass = [&] { return real.epoll_ctl(epfd, op, fd, given); };
-  if (!self.attached || getpid() != self.pid || (!event && op != EPOLL_CTL_DEL)) return pass();
+  if (!self.attached || (!event && op != EPOLL_CTL_DEL)) return pass();
   Guard guard;
   if (!guard) return pass();
   const int kept = errno;
@@ -612,12 +613,12 @@ int epoll_ctl(int epfd, int op, int fd, void* given) {
 
 int epoll_wait(int epfd, void* events, int room, int timeout_ms) {
   auto patience = [&](u64 now) { return for_ms(timeout_ms, nullptr, now); };
-  return wait_for(epfd, events, room, patience, [&] { return real.epoll_wait(epfd, events, room, timeout_ms); });
+  return wait_for(epfd, events, room, timeout_ms > 0, patience, [&] { return real.epoll_wait(epfd, events, room, timeout_ms); });
 }
 
 int epoll_pwait(int epfd, void* events, int room, int timeout_ms, const sigset_t* mask) {
   auto patience = [&](u64 now) { return for_ms(timeout_ms, mask, now); };
-  return wait_for(epfd, events, room, patience, [&] { return real.epoll_pwait(epfd, events, room, timeout_ms, mask); });
+  return wait_for(epfd, events, room, timeout_ms > 0, patience, [&] { return real.epoll_pwait(epfd, events, room, timeout_ms, mask); });
 }
 
 int epoll_pwait2(int epfd, void* events, int room, const timespec* timeout, const sigset_t* mask) {
@@ -629,7 +630,7 @@ int epoll_pwait2(int epfd, void* events, int room, const timespec* timeout, cons
   if (timeout && !sensible(timeout)) return original();
   const u64 seconds = timeout ? static_cast<u64>(timeout->tv_sec) : 0, ns = timeout ? static_cast<u64>(timeout->tv_nsec) : 0;
   auto patience = [&](u64 now) { return Patience{!timeout ? kForever : seconds || ns ? deadline_in(now, seconds, ns) : 0, true, mask}; };
-  return wait_for(epfd, events, room, patience, original);
+  return wait_for(epfd, events, room, timeout && (seconds || ns), patience, original);
 }
 
 }  // namespace slow

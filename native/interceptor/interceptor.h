@@ -317,6 +317,11 @@ inline bool is_private(int fd) { return static_cast<u32>(fd) < kDescriptors && l
 // Lets time pass until due_ns (CLOCK_MONOTONIC), or until faults end. Returns the clock as it then stands.
 u64 wait_until(u64 due_ns);
 
+// A timer of ours that expires at due_ns, exactly, for a wait on descriptors; -1 none is to be had. And giving it back.
+int borrow_timer(u64 due_ns);
+void return_timer(int fd);
+void drop_inherited_timers();
+
 bool is_nonblocking(int fd, int flags);
 bool ready_now(int fd, short events);
 // Ends the connection as an arriving RST does, both ends seeing it, and returns the errno for this call.

@@ -18,6 +18,7 @@ namespace mishap {
 namespace {
 
 constexpr u64 kLineBytes = 16 << 20;   // what a flow's line holds, unless the program set SO_SNDBUF
+constexpr u64 kOverdueNs = 200000000;
 constexpr u64 kSliceNs = 50000000;     // how long faults' end may go unnoticed in a wait for room
 constexpr int kParts = 64;
 
@@ -314,7 +315,8 @@ bool courier_lost(Socket* socket) {
 }
 
 void cut_if_lost(int fd, Socket* socket) {
-  if (line_busy(*socket) && courier_lost(socket)) break_connection(fd, socket, ErrorKind::Reset);
+  // While its first bytes are not overdue there is no cause to ask.
+  if (line_busy(*socket) && now_ns() > load(&socket->flow->line_head_due_ns) + kOverdueNs && courier_lost(socket)) break_connection(fd, socket, ErrorKind::Reset);
 }
 
 // Before bytes go straight to the kernel: those on the line go first. Faults have ended, so the courier sends them at once.

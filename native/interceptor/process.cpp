@@ -103,6 +103,7 @@ void before_fork() {
 void after_fork_in_child() {
   int kept = errno;
   keep_epoll_after_fork();
+  drop_inherited_timers();
   append(thread.path, sizeof(thread.path), "/");
   append_number(thread.path, sizeof(thread.path), thread.children);
   memcpy(self.lineage, thread.path, sizeof(self.lineage));

@@ -25,6 +25,7 @@ constexpr short kLinked = 0x4000;     // marks an entry; no event has this bit
 // What one pass over the linked descriptors found.
 struct Seen {
   int ready = 0;
+  bool others = false;    // descriptors that are not linked are among them
   bool withheld = false;  // the kernel is not asked for all that the program waits for
   u64 due_ns = kForever;
   u64 now_ns = 0;
@@ -57,20 +58,21 @@ int sleep_until_due(u64 due_ns, u64 now, Ask ask) {
 }
 
 // Sleeps in the kernel as long as nothing is known to change: until the deadline, what is due, or a look for the sake of it.
-template <class Ask>
-int sleep_in_kernel(const Seen& seen, u64 deadline_ns, bool stuck, Ask ask) {
+template <class Set>
+int sleep_in_kernel(const Seen& seen, u64 deadline_ns, bool stuck, Set& set) {
   u64 until = deadline_ns;
   if (seen.withheld) until = sooner(seen.now_ns + kLookAgainNs, until);
   if (stuck) until = sooner(seen.now_ns + kStuckNs, until);
-  if (seen.due_ns < until) return sleep_until_due(seen.due_ns, seen.now_ns, ask);
-  if (until == kForever) return ask(nullptr);
+  if (seen.due_ns < until) return set.sleep(seen.due_ns, seen.now_ns);
+  if (until == kForever) return set.ask(nullptr, false);
   timespec left = timespec_of(until > seen.now_ns ? until - seen.now_ns : 0);
-  return ask(&left);
+  return set.ask(&left, false);
 }
 
 // The loop over a set of descriptors. `Set` says what is linked of it and asks the kernel about it:
 //   bool look(Seen*, bool waited, bool stuck)     false: called from inside itself
 //   int ask(timespec*, bool others_only)          as ppoll and pselect answer
+//   int sleep(u64 due_ns, u64 now)                the same about all, until then
 //   int others()                                  how many of the last answer are not linked
 //   int report(bool with_seen)                    writes what the program gets, and counts it
 //   void withdraw()                               leaves the program's memory as an error does
@@ -88,14 +90,14 @@ int wait_on(Set& set, u64 deadline_ns) {
     }
     if (seen.ready || seen.now_ns >= deadline_ns) {
       none = {0, 0};
-      int n = set.ask(&none, true);
+      int n = seen.others ? set.ask(&none, true) : 0;
       if (n < 0 && !(seen.ready && errno == EINTR)) {
         set.withdraw();
         return -1;
       }
       return set.report(true, n > 0);
     }
-    int n = sleep_in_kernel(seen, deadline_ns, stuck, [&](timespec* left) { return set.ask(left, false); });
+    int n = sleep_in_kernel(seen, deadline_ns, stuck, set);
     if (n < 0) {
       set.withdraw();
       return -1;
@@ -123,7 +125,10 @@ class Polled {
       copy_[i] = {entry.fd, entry.events, 0};
       entry.revents = 0;
       Socket* socket = link_of(entry.fd);
-      if (!socket) continue;
+      if (!socket) {
+        seen->others |= entry.fd >= 0;
+        continue;
+      }
       Sight sight = mishap::look(entry.fd, socket, waited);
       seen->meet(sight, entry.events);
       entry.revents = with_synonyms(sight.events, *socket) & (entry.events | POLLERR | POLLHUP);
@@ -143,6 +148,18 @@ class Polled {
       for (nfds_t i = 0; i < count_; i++)
         if (fds_[i].revents) copy_[i].fd = -1;
     return real.ppoll(copy_, count_, left, mask_);
+  }
+
+  // By a timer among the descriptors: it is exact, where the kernel lets a timeout be late.
+  int sleep(u64 due_ns, u64 now) {
+    const int timer = borrow_timer(due_ns);
+    if (timer < 0) return sleep_until_due(due_ns, now, [&](timespec* left) { return ask(left, false); });
+    copy_[count_] = {timer, POLLIN, 0};
+    int n = real.ppoll(copy_, count_ + 1, nullptr, mask_);
+    int kept = errno;
+    return_timer(timer);
+    errno = kept;
+    return n > 0 && copy_[count_].revents ? n - 1 : n;
   }
 
   int others() const {
@@ -187,8 +204,8 @@ bool any_linked(const pollfd* fds, nfds_t count) {
 
 int poll_linked(pollfd* fds, nfds_t count, u64 deadline_ns, const sigset_t* mask) {
   pollfd few[kFewEntries];
-  const u64 size = count * sizeof(pollfd);
-  pollfd* copy = count <= kFewEntries ? few : reinterpret_cast<pollfd*>(map_buffer(size));
+  const u64 size = (count + 1) * sizeof(pollfd);  // one more for a timer
+  pollfd* copy = count < kFewEntries ? few : reinterpret_cast<pollfd*>(map_buffer(size));
   if (!copy) {
     timespec left = {};
     if (deadline_ns != kForever) left = timespec_of(deadline_ns > now_ns() ? deadline_ns - now_ns() : 0);
@@ -250,6 +267,10 @@ class Selected {
     return real.pselect(count_, sets[kRead], sets[kWrite], sets[kExcept], left, mask_);
   }
 
+  int sleep(u64 due_ns, u64 now) {
+    return sleep_until_due(due_ns, now, [&](timespec* left) { return ask(left, false); });
+  }
+
   int others() const {
     int n = 0;
     for (int s = 0; s < kSets; s++)
@@ -279,7 +300,10 @@ class Selected {
   void look_at(int w, u64 bit, Seen* seen, bool waited, bool stuck) {
     const int fd = w * 64 + __builtin_ctzll(bit);
     Socket* socket = link_of(fd);
-    if (!socket) return;
+    if (!socket) {
+      seen->others = true;
+      return;
+    }
     constexpr short meaning[kSets] = {POLLIN, POLLOUT, POLLPRI};
     constexpr short shows[kSets] = {POLLIN | POLLHUP | POLLERR, POLLOUT | POLLERR, POLLPRI};
     linked_[w] |= bit;

@@ -259,7 +259,9 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       if (d.copies) engine::applied(*call, Fault::PacketDuplicate, d.copies);
       done += static_cast<u64>(n);
       overtake(out.fd, socket, 1 + d.copies, false);
-      if (static_cast<u64>(n) < step.bytes) break;
+      if (static_cast<u64>(n) == step.bytes) continue;
+      if (is_nonblocking(out.fd, out.flags)) break;
+      call->now_ns = now_ns();  // the rest enters the line when there is room
       continue;
     }
     ssize_t n = transmit(out, done, step.bytes, out.whole);

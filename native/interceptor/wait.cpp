@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 
 #include "interceptor.h"
 
@@ -36,6 +37,39 @@ u64 wait_until(u64 due_ns) {
   if (slack_ns > 0) real.syscall(SYS_prctl, PR_SET_TIMERSLACK, slack_ns, 0, 0, 0, 0);
   errno = kept;
   return now;
+}
+
+namespace {
+// Timers to sleep by, shared by this process's threads; a slot is its descriptor + 1, 0 none yet.
+struct Timer {
+  int slot;
+  u32 busy;
+};
+Timer timers[16];
+}  // namespace
+
+int borrow_timer(u64 due_ns) {
+  for (Timer& timer : timers) {
+    if (load(&timer.busy) || !swap_if(&timer.busy, 0u, 1u)) continue;
+    if (!is_private(timer.slot - 1))
+      timer.slot = 1 + make_private(static_cast<int>(real.syscall(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC, 0, 0, 0, 0)));
+    const itimerspec at = {{0, 0}, {static_cast<time_t>(due_ns / 1000000000), static_cast<long>(due_ns % 1000000000)}};
+    if (timer.slot && real.syscall(SYS_timerfd_settime, timer.slot - 1, TFD_TIMER_ABSTIME, reinterpret_cast<long>(&at), 0, 0, 0) == 0)
+      return timer.slot - 1;
+    store_release(&timer.busy, 0u);
+    return -1;
+  }
+  return -1;
+}
+void return_timer(int fd) {
+  for (Timer& timer : timers)
+    if (timer.slot == fd + 1) store_release(&timer.busy, 0u);
+}
+void drop_inherited_timers() {
+  for (Timer& timer : timers) {
+    close_private(timer.slot - 1);
+    timer = {};
+  }
 }
 
 bool is_nonblocking(int fd, int flags) {

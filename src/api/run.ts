@@ -4,7 +4,7 @@
  */
 
 import { randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { type AskedFault, compile, describeFaults, type Policy } from "../policy/index.js";
 import { readCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
@@ -92,7 +92,7 @@ async function runGuarded(
   const seed = options.policy.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
   const asked: AskedFault[] = describeFaults(options.policy);
   const { row, targets } = compile(POLICY_NAME, options.policy, { runSeed: seed });
-  const notes: string[] = [];
+  const notes: string[] = row.down.latency_ns > 0n ? windowNotes() : [];
 
   const segment = Segment.create({
     project: options.project ?? defaultProject(),
@@ -185,6 +185,17 @@ export function inheritedFds(command: readonly string[]): number[] {
     for (const match of argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d{1,6})(?![\d])/g)) found.add(Number(match[1]));
   }
   return [...found].filter((fd) => fd >= 3);
+}
+
+/** What is withheld from the program lies in its receive buffers, which the kernel bounds. */
+function windowNotes(): string[] {
+  const wanted = 4 << 20;
+  const limit = "/proc/sys/net/core/rmem_max"; // not there in every network namespace
+  const allowed = existsSync(limit) ? Number(readFileSync(limit, "utf8")) : wanted;
+  if (!(allowed < wanted)) return [];
+  return [
+    `net.core.rmem_max is ${allowed}, so bulk data towards the program may flow at about that many bytes per delay (${wanted} is what mishap would use)`,
+  ];
 }
 
 const HURRYING = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;

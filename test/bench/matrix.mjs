@@ -120,7 +120,7 @@ function verdictOn(row, way, bare, seen) {
     found.length === 0 ? "yes" : `NO: ${found.join(", ")}`,
     notes.filter(Boolean).join("; "),
   ];
-  return { cells, holds: found.length === 0 };
+  return { cells, found, holds: found.length === 0 };
 }
 
 /** Measures a row, and its control unless that was done already. */
@@ -136,8 +136,28 @@ async function judged(row, way, controls) {
     return verdictOn(row, way, both[0].value, both[1].value);
   } catch (error) {
     const cells = [rowName(row), way, "", "", "", "", "", "", `NO: ${error.message.replaceAll("\n", " ")}`, ""];
-    return { cells, holds: false };
+    return { cells, found: [error.message], holds: false };
   }
+}
+
+/** What the machine's other work can do to a row, and what only a fault of ours can. */
+const BY_CHANCE = ["p50", "p99", "CPU a request"];
+
+/**
+ * A row's verdict. One that does not hold is measured again, next to controls of its own: quick, once; else it holds when
+ * two of three do, and no request was lost or early, no core was busy in any of them.
+ */
+async function settled(row, way, controls) {
+  const first = await judged(row, way, controls);
+  if (first.holds) return first;
+  const again = await judged(row, way, new Map());
+  if (quick) return again;
+  const forgiven = first.found.every((what) => BY_CHANCE.includes(what));
+  if (!forgiven || !again.holds) return first;
+  const third = await judged(row, way, new Map());
+  if (!third.holds) return first;
+  third.cells[8] = `yes, 2 of 3 (once not: ${first.found.join(", ")})`;
+  return third;
 }
 
 const chosen = (quick ? quickRows : rows).filter(
@@ -162,9 +182,7 @@ const totals = { hold: 0, not: 0 };
 for (const row of chosen) {
   const controls = new Map();
   for (const way of ways) {
-    let verdict = await judged(row, way, controls);
-    // What is broken fails again; what the machine's other work did need not.
-    if (quick && !verdict.holds) verdict = await judged(row, way, new Map());
+    const verdict = await settled(row, way, controls);
     console.log(`| ${verdict.cells.join(" | ")} |`);
     totals[verdict.holds ? "hold" : "not"]++;
   }

@@ -7,6 +7,10 @@
  *   bulk          chunk= bytes=               for each line on stdin: the time to carry `bytes` over TCP, and the same by
  *                                             bare system calls
  *   delay         side= call= ask_us= n=      one-way times beside as many clock_nanosleep calls of the same length
+ *   pipeline      side= ask_us=               how much later than asked each of ten sends in a row arrives
+ *   transfer      side= chunk= bytes=         what a stream carries to, or from, a peer that makes bare system calls
+ *   ready         call= n=                    for each line on stdin: CPU time of n polls, or epoll_waits, of a ready unix
+ *                                             socket beside a TCP connection, and of as many bare system calls
  *   rate          call= chunk= seconds=       the slope of what arrives, between chunk boundaries
  *   loss          side= n=                    datagrams accepted and received, for every call of that side
  *   instructions  sock= n=                    under callgrind: a dump of n and one of 2n calls, for every call
@@ -18,12 +22,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -337,6 +343,98 @@ static void delay_mode(void) {
   print_errors("call", took, n, "}\n");
 }
 
+static void pipeline_mode(void) {
+  enum { SENDS_IN_A_ROW = 10 };
+  int fd[2], sends = strcmp(option("side", "send"), "send") == 0;
+  int64_t ask_ns = option_number("ask_us", 50000) * 1000, left[SENDS_IN_A_ROW], late[SENDS_IN_A_ROW];
+  char bytes[64] = {0};
+  make_pair("tcp", fd);
+  int from = sends ? fd[0] : fd[1], to = sends ? fd[1] : fd[0];
+  for (int round = 0; round < 2; round++) { /* the first for the caches */
+    for (int i = 0; i < SENDS_IN_A_ROW; i++) {
+      left[i] = now_ns();
+      if (send(from, bytes, sizeof bytes, 0) != sizeof bytes) fail("send");
+    }
+    for (int i = 0; i < SENDS_IN_A_ROW; i++) {
+      if (recv(to, bytes, sizeof bytes, MSG_WAITALL) != sizeof bytes) fail("recv");
+      late[i] = now_ns() - left[i] - ask_ns;
+    }
+  }
+  printf("{");
+  print_errors("late", late, SENDS_IN_A_ROW, "}\n");
+}
+
+/* The peer of a transfer. */
+struct peer {
+  int fd, sends;
+  int64_t bytes;
+};
+static void *carry_far_end(void *given) {
+  struct peer *peer = given;
+  size_t room = 1 << 18;
+  char *buffer = calloc(1, room);
+  for (int64_t left = peer->bytes; left > 0;) {
+    size_t part = left < (int64_t)room ? (size_t)left : room;
+    long n = peer->sends ? syscall(SYS_write, peer->fd, buffer, part) : syscall(SYS_read, peer->fd, buffer, room);
+    if (n <= 0) fail("the peer");
+    left -= n;
+  }
+  free(buffer);
+  return NULL;
+}
+static void transfer_mode(void) {
+  int fd[2], sends = strcmp(option("side", "send"), "send") == 0;
+  size_t chunk = (size_t)option_number("chunk", 65536);
+  int64_t bytes = option_number("bytes", 256 << 20);
+  char *buffer = calloc(1, chunk);
+  pthread_t thread;
+  make_pair("tcp", fd);
+  struct peer peer = {fd[1], !sends, bytes};
+  int64_t start = now_ns();
+  if (pthread_create(&thread, NULL, carry_far_end, &peer)) fail("pthread_create");
+  for (int64_t left = bytes; left > 0;) {
+    size_t part = left < (int64_t)chunk ? (size_t)left : chunk;
+    ssize_t n = sends ? send(fd[0], buffer, part, 0) : recv(fd[0], buffer, part, 0);
+    if (n <= 0) fail(sends ? "send" : "recv");
+    left -= n;
+  }
+  pthread_join(thread, NULL);
+  printf("{\"bytes_per_s\":%.0f}\n", (double)bytes / ((double)(now_ns() - start) / 1e9));
+}
+
+static int64_t looks_ns(int epolls, int directly, int epfd, int fd) {
+  int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  for (int i = 0; i < PAIRS; i++) {
+    struct pollfd one = {fd, POLLIN, 0};
+    struct epoll_event event;
+    long n = epolls ? directly ? syscall(SYS_epoll_wait, epfd, &event, 1, 0) : epoll_wait(epfd, &event, 1, 0)
+                    : directly ? syscall(SYS_poll, &one, 1, 0) : poll(&one, 1, 0);
+    if (n != 1) fail("nothing is ready");
+  }
+  return clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
+}
+static void ready_mode(void) {
+  int tcp[2], pair[2], epolls = strcmp(option("call", "poll"), "epoll_wait") == 0, epfd = epoll_create1(0);
+  long blocks = option_number("n", 10000) / PAIRS;
+  int64_t *more = calloc((size_t)blocks, 8), *directly = calloc((size_t)blocks, 8);
+  char byte = 0;
+  make_pair("tcp", tcp);
+  make_pair("unix", pair);
+  if (send(tcp[0], &byte, 1, 0) != 1 || recv(tcp[1], &byte, 1, 0) != 1 || send(pair[0], &byte, 1, 0) != 1) fail("send");
+  struct epoll_event event = {.events = EPOLLIN};
+  if (epoll_ctl(epfd, EPOLL_CTL_ADD, pair[1], &event)) fail("epoll_ctl");
+  while (asked_for_round()) {
+    for (long i = 0; i < blocks; i++) {
+      int direct_first = i & 1;
+      int64_t first = looks_ns(epolls, direct_first, epfd, pair[1]), second = looks_ns(epolls, !direct_first, epfd, pair[1]);
+      directly[i] = direct_first ? first : second;
+      more[i] = (direct_first ? second : first) - directly[i];
+    }
+    printf("{\"direct_ns\":%.2f,\"more_ns\":%.2f}\n", (double)median_of(directly, blocks) / PAIRS, (double)median_of(more, blocks) / PAIRS);
+    fflush(stdout);
+  }
+}
+
 /* Arrivals that end on a chunk boundary; the slope is taken between the first after the warm-up and the last. */
 struct arrivals {
   int fd;
@@ -446,6 +544,9 @@ int main(int count, char **values) {
   if (strcmp(mode, "pair") == 0) pair_mode();
   else if (strcmp(mode, "bulk") == 0) bulk_mode();
   else if (strcmp(mode, "delay") == 0) delay_mode();
+  else if (strcmp(mode, "pipeline") == 0) pipeline_mode();
+  else if (strcmp(mode, "transfer") == 0) transfer_mode();
+  else if (strcmp(mode, "ready") == 0) ready_mode();
   else if (strcmp(mode, "rate") == 0) rate_mode();
   else if (strcmp(mode, "loss") == 0) loss_mode();
   else if (strcmp(mode, "instructions") == 0) instructions_mode();

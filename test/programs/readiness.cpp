@@ -1365,6 +1365,25 @@ void back_pressure(bool edge) {
   if (up_ms > 0) CHECK(first >= 10000 && first <= 80000, "a send buffer of 20,000 took %zu bytes", first);
   CHECK(futile <= 5, "EPOLLOUT was reported %d times without room", futile);
 }
+// A blocking send takes all it is given, however often it has to wait for room.
+void send_whole() {
+  constexpr size_t kBytes = 65000;
+  Pair p = tcp();
+  set_option(p.near, SOL_SOCKET, SO_SNDBUF, 20000);
+  std::thread peer([&] {
+    for (size_t done = 0; done < kBytes;) {
+      char bytes[8192];
+      long n = must(syscall(SYS_read, p.far, bytes, sizeof(bytes)), "the peer's read");
+      CHECK(n > 0, "the peer met the end after %zu bytes", done);
+      check_pattern(bytes, static_cast<size_t>(n), 5, done);
+      done += static_cast<size_t>(n);
+    }
+  });
+  std::string data(pattern_at(5, 0), kBytes);
+  long n = send(p.near, data.data(), kBytes, 0);
+  CHECK(n == static_cast<long>(kBytes), "a blocking send took %ld of %zu bytes", n, kBytes);
+  peer.join();
+}
 void send_pressure() {
   back_pressure(false);
   back_pressure(true);
@@ -1671,6 +1690,7 @@ const Case kCases[] = {
     {"send_exec", send_exec},
     {"send_orphan", send_orphan},
     {"send_fork", send_fork},
+    {"send_whole", send_whole},
     {"send_pressure", send_pressure},
     {"send_file", send_file},
     {"send_cork", send_cork},

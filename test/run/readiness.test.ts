@@ -25,7 +25,7 @@ const CASES = [
   ..."receive_signal receive_threads receive_fork end_after_data reset_after_data".split(" "),
   ..."connect_good connect_refused accepting".split(" "),
   ..."send_pipelined send_close send_exit send_killed send_exec send_orphan send_fork".split(" "),
-  ..."send_pressure send_file send_cork send_stdio".split(" "),
+  ..."send_whole send_pressure send_file send_cork send_stdio".split(" "),
   ..."udp_waits udp_sends udp_exchange".split(" "),
 ];
 

@@ -165,6 +165,14 @@ class Program {
     return found;
   }
 
+  /** The memory that the program and its descendants hold now, and the courier, in kB. */
+  residentKb() {
+    const resident = (pids) =>
+      pids.reduce((sum, pid) => sum + Number(/^VmRSS:\s+(\d+)/m.exec(text(`/proc/${pid}/status`))?.[1] ?? 0), 0);
+    const { program, courier } = this.#processes();
+    return { program: resident(program), courier: resident(courier) };
+  }
+
   /** What it took between two moments, as the samples inside them have it. */
   taken(fromMs, toMs) {
     const inside = this.#samples.filter(({ atMs }) => atMs >= fromMs && atMs <= toMs);

@@ -64,7 +64,7 @@ const redis = {
   ],
 };
 
-const nginx = {
+export const nginx = {
   start(stage, port) {
     const { folder } = stage;
     writeFileSync(join(folder, "index.html"), `${"x".repeat(1023)}\n`);
