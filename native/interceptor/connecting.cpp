@@ -216,7 +216,7 @@ i32 take_connect_error(Socket* socket) {
   return error;
 }
 
-// When the answer to a connect came, where nobody waited for it. TCP measured how long it took; a refusal it did not.
+// When the answer to a connect came. TCP measured how long it took; a refusal it did not, which is dated when it is seen.
 u64 answered_at(int fd, short kernel, u64 left_ns, u64 now) {
   tcp_info info = {};
   socklen_t size = sizeof(info);
@@ -255,7 +255,7 @@ Sight look_at_connect(int fd, Socket* socket, short kernel, bool waiting, u64 no
     if (sight.due_ns == 0 || due < sight.due_ns) sight.due_ns = due;
   };
   if (deadline) wait_for(deadline);
-  constexpr u64 kCourierNs = 200000;  // how soon after its time the courier will have begun
+  constexpr u64 kCourierNs = 70000;  // how soon after its time the courier will have begun
   if (line_busy(*socket)) {
     u64 head = load(&socket->flow->line_head_due_ns);
     wait_for(head > now ? head + kCourierNs : now + kCourierNs);
@@ -265,7 +265,7 @@ Sight look_at_connect(int fd, Socket* socket, short kernel, bool waiting, u64 no
     sight.ask = POLLOUT;
     return sight;
   }
-  if (!c.answered_ns) c.answered_ns = waiting ? now : answered_at(fd, kernel, c.leaves_ns, now);
+  if (!c.answered_ns) c.answered_ns = waiting && (kernel & POLLERR) ? now : answered_at(fd, kernel, c.leaves_ns, now);
   if (now < c.answered_ns + c.answer_ns && !lifted) {
     wait_for(c.answered_ns + c.answer_ns);
     return sight;
