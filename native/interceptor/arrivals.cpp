@@ -260,7 +260,7 @@ u64 monotonic_of(const timespec& stamp) {
   return age > 0 && static_cast<u64>(age) < now ? now - static_cast<u64>(age) : now;
 }
 
-Socket* linked_socket(int fd) {
+Socket* find_linked(int fd) {
   Socket* socket = noted_socket(fd);
   if (!socket || socket->listening || !socket->flow) return nullptr;
   if (socket->generation != load(&self.segment.header->generation) && active()) faulted(fd, socket, nullptr, 0);

@@ -228,6 +228,8 @@ bool sender_inside(int fd, Socket* socket, const sockaddr* from, socklen_t lengt
 void learn_sni(int fd, Socket* socket, const iovec* parts, int count);
 void stamp_arrivals(int fd, Socket* socket);
 
+// The kernel's name of a socket for as long as the machine is up; 0 none.
+u64 cookie_of(int fd);
 // inet_diag (unprivileged): the cookie of the socket whose local end is `local` and whose peer is `peer`; 0 none.
 u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& peer);
 
@@ -246,7 +248,8 @@ struct Sight {
   u64 in_mark;    // grows when more is to be read, the end and an error included: what a readable edge is
 };
 // The linked socket behind a descriptor; nullptr: the kernel's readiness holds.
-Socket* linked_socket(int fd);
+Socket* find_linked(int fd);
+inline Socket* linked_socket(int fd) { return fd < 0 || is_foreign(fd) ? nullptr : find_linked(fd); }
 // Looks, and dates what arrived since the last look. `waiting`: the program has been waiting for it in this very call.
 Sight look(int fd, Socket* socket, bool waiting);
 // Goes on with a connect under way: what the program may see of it.

@@ -31,12 +31,6 @@ struct Courier {
 };
 Courier courier = {-1, 0, 0, 0, nullptr};
 
-u64 cookie_of(int fd) {
-  u64 cookie = 0;
-  socklen_t length = sizeof(cookie);
-  return real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie : 0;
-}
-
 // One parcel: true once the courier has it.
 bool send_parcel_on(int connection, int fd, const link::Parcel& parcel, const iovec* parts, int count) {
   iovec all[kParts + 1] = {{const_cast<link::Parcel*>(&parcel), sizeof(parcel)}};

@@ -124,7 +124,7 @@ class Polled {
       pollfd& entry = fds_[i];
       copy_[i] = {entry.fd, entry.events, 0};
       entry.revents = 0;
-      Socket* socket = link_of(entry.fd);
+      Socket* socket = linked_socket(entry.fd);
       if (!socket) {
         seen->others |= entry.fd >= 0;
         continue;
@@ -196,7 +196,7 @@ bool any_linked(const pollfd* fds, nfds_t count) {
   bool found = false;
   for (nfds_t i = 0; guard && i < count; i++) {
     if (fds[i].fd < 0) continue;
-    if (link_of(fds[i].fd)) found = true;
+    if (linked_socket(fds[i].fd)) found = true;
     watch_if_epoll(fds[i].fd);
   }
   return found;
@@ -299,7 +299,7 @@ class Selected {
 
   void look_at(int w, u64 bit, Seen* seen, bool waited, bool stuck) {
     const int fd = w * 64 + __builtin_ctzll(bit);
-    Socket* socket = link_of(fd);
+    Socket* socket = linked_socket(fd);
     if (!socket) {
       seen->others = true;
       return;
@@ -340,7 +340,7 @@ bool any_linked(int count, fd_set* const* sets) {
     if (count - w * 64 < 64) any &= (u64{1} << (count - w * 64)) - 1;
     for (; any; any &= any - 1) {
       int fd = w * 64 + __builtin_ctzll(any);
-      if (link_of(fd)) found = true;
+      if (linked_socket(fd)) found = true;
       watch_if_epoll(fd);
     }
   }

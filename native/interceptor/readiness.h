@@ -10,9 +10,6 @@ constexpr u64 kForever = ~u64{0};
 constexpr u64 kLookAgainNs = 200000000;  // how long a change that nothing wakes for may go unnoticed: the end of all faults
 constexpr u64 kStuckNs = 1000000;        // before looking again at what should have changed and has not
 
-// The linked socket behind a descriptor, at a glance.
-inline Socket* link_of(int fd) { return fd < 0 || is_foreign(fd) ? nullptr : linked_socket(fd); }
-
 inline bool sensible(const timespec* t) { return t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < 1000000000; }
 inline u64 deadline_in(u64 now, u64 seconds, u64 ns) {
   return seconds > (kForever - now - ns) / 1000000000 - 1 ? kForever - 1 : now + seconds * 1000000000 + ns;

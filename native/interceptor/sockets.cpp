@@ -87,12 +87,6 @@ int option(int fd, int name) {
   return real.getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
 }
 
-u64 cookie_of(int fd) {
-  u64 cookie = 0;
-  socklen_t length = sizeof(cookie);
-  return real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie : 0;
-}
-
 bool ours(int family, int type) {
   type &= ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (family == AF_INET || family == AF_INET6) return type == SOCK_STREAM || type == SOCK_DGRAM;
@@ -317,6 +311,12 @@ constexpr u32 kKnownSenders = 64;
 thread_local constinit KnownSender known_senders[kKnownSenders] = {};
 
 }  // namespace
+
+u64 cookie_of(int fd) {
+  u64 cookie = 0;
+  socklen_t length = sizeof(cookie);
+  return real.getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) == 0 ? cookie : 0;
+}
 
 bool endpoint_of(const sockaddr* address, socklen_t length, Endpoint* out) {
   *out = {};
