@@ -310,8 +310,14 @@ struct Found {
   int count = 0;      // events written
   bool more = false;  // something is to be reported, and there was no room
   bool left = false;  // another waiter would find something too
+  u32 withheld = 0;   // flows that have something due later
   u64 due_ns = kForever;
 };
+
+// Many flows that fall due one after another share a wake-up: each is this much late at most, and the program wakes for
+// several, as it would with a network that delivers in batches.
+constexpr u32 kCrowd = 16;
+constexpr u64 kTogetherNs = 1 << 17;
 
 // Whether there is an event for the program, by its own rules. An edge is more to be read than when it was last told, or
 // room after a send was refused some.
@@ -362,9 +368,13 @@ Found gather(EpollSet* set, epoll_event* events, int room, bool waited, u32 wait
     if (!r->linked) unlist(r);
     else if (!r->spent && r->told != wait && (load(&r->hot) || (r->due_ns && r->due_ns <= now) || ((r->wanted & EPOLLOUT) && load(&r->socket->refused) != r->refused)))
       look_at(r, events, room, waited, now, wait, &found);
-    if (r->linked && !r->spent) found.due_ns = sooner(r->due_ns, found.due_ns);
+    if (r->linked && !r->spent) {
+      found.due_ns = sooner(r->due_ns, found.due_ns);
+      found.withheld += r->due_ns != 0;
+    }
     r = next;
   }
+  if (found.withheld >= kCrowd) found.due_ns = (found.due_ns + kTogetherNs - 1) & ~(kTogetherNs - 1);
   return found;
 }
 
