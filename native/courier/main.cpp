@@ -50,6 +50,7 @@ constexpr u64 kFarFuture = u64{1} << 62;
 constexpr i64 kLongestPart = i64{1} << 58;
 constexpr u64 kParcelsATurn = 16;            // read from one sender before others, and before what is due
 constexpr u64 kSpareFds = 64;
+constexpr u64 kWakingNs = 50000;             // what waking takes: the timer rings that much before something is due
 
 void say(const char* text) {
   if (write(STDOUT_FILENO, text, strlen(text)) < 0) return;  // nobody listens any more
@@ -175,11 +176,12 @@ void Courier::run() {
 // Sleeps until something is due, a sender has something or a peer has room again, and sees to the latter two.
 void Courier::wait(u64 next_ns) {
   listen_while_there_is_room();
-  const bool at_once = next_ns <= now_ns();
-  if (!at_once && next_ns != kNever && next_ns != armed_ns_) {
-    itimerspec when = {{0, 0}, {static_cast<time_t>(next_ns / kSecond), static_cast<long>(next_ns % kSecond)}};
+  const u64 wake_ns = next_ns > kWakingNs && next_ns != kNever ? next_ns - kWakingNs : next_ns;
+  const bool at_once = wake_ns <= now_ns();
+  if (!at_once && wake_ns != kNever && wake_ns != armed_ns_) {
+    itimerspec when = {{0, 0}, {static_cast<time_t>(wake_ns / kSecond), static_cast<long>(wake_ns % kSecond)}};
     timerfd_settime(timer_, TFD_TIMER_ABSTIME, &when, nullptr);
-    armed_ns_ = next_ns;
+    armed_ns_ = wake_ns;
   }
   const bool idle = outlets_.count() == 0 && !finishing_ns_;
   epoll_event events[64];

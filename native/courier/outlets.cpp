@@ -28,6 +28,7 @@ namespace {
 
 constexpr int kUnitsATurn = 16;  // sent on one flow before others
 constexpr int kFlowsATurn = 64;  // served before the epoll set is looked at again
+constexpr u64 kSendingNs = 20000;  // what a send takes until its bytes are out: it begins that much before they are due
 constexpr int kLaterFlags = MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE;  // of the program's, what still means something
 
 // Where a connection broke: there the kernel keeps an error, which the next send would take from the program.
@@ -105,8 +106,8 @@ u64 Outlets::deliver() {
   const bool in_force = lease_holds(segment_, now);
   for (int i = 0; i < kFlowsATurn && !agenda_.empty(); i++, now = now_ns()) {
     auto [due_ns, outlet] = *agenda_.begin();
-    if (in_force && due_ns > now) break;
-    serve(outlet, in_force ? now : kNever);
+    if (in_force && due_ns > now + kSendingNs) break;
+    serve(outlet, in_force ? now + kSendingNs : kNever);
   }
   return agenda_.empty() ? kNever : in_force ? agenda_.begin()->first : 0;
 }

@@ -158,29 +158,19 @@ const tools = { wrk: [wrk, readWrk], "redis-benchmark": [redisBenchmark, readRed
 const UNTIMED_US = 50;
 
 /**
- * pgbench's command and how its log is read. In a control every other transaction, on average, is a pause of its own, so
- * that the requests come at the rhythm of the delayed ones.
+ * pgbench's command and how its log is read. In a control each client's every other transaction is a pause, so that the
+ * requests come at the rhythm of the delayed ones: after a wait, and all clients' at once.
  */
 function pgbench(stage, port, { connections, requests, thinkMs }) {
-  const scripts = [["one.sql", "select 1;\n"]];
-  if (thinkMs > 0) scripts.push(["pause.sql", `\\sleep ${thinkMs} ms\n`]);
-  for (const [name, content] of scripts) writeFileSync(join(stage.folder, name), content);
-  const transactions = scripts.length * (requests + WARM_UP);
+  const script = join(stage.folder, "script.sql");
+  const paced = thinkMs > 0;
+  const turns = `\\set n :n + 1\n\\if :n % 2\n\\sleep ${thinkMs} ms\n\\else\nselect 1;\n\\endif\n`;
+  writeFileSync(script, paced ? turns : "select 1;\n");
+  const transactions = (paced ? 2 : 1) * (requests + WARM_UP);
   const command = [
-    ...["pgbench", "-n", "-c", `${connections}`, "-t", `${transactions}`],
-    ...scripts.flatMap(([name]) => ["-f", join(stage.folder, name)]),
-    ...[
-      "-l",
-      "--log-prefix",
-      join(stage.folder, "log"),
-      "-h",
-      "127.0.0.1",
-      "-p",
-      `${port}`,
-      "-U",
-      "postgres",
-      "postgres",
-    ],
+    ...["pgbench", "-n", "-c", `${connections}`, "-t", `${transactions}`, "-f", script, "-D", "n=0"],
+    ...["-l", "--log-prefix", join(stage.folder, "log")],
+    ...["-h", "127.0.0.1", "-p", `${port}`, "-U", "postgres", "postgres"],
   ];
   const read = (said) => {
     const seen = new Map();
@@ -188,10 +178,11 @@ function pgbench(stage, port, { connections, requests, thinkMs }) {
     const logs = readdirSync(stage.folder).filter((name) => name.startsWith("log."));
     const lines = logs.flatMap((name) => readFileSync(join(stage.folder, name), "utf8").trim().split("\n"));
     for (const line of lines) {
-      const [client, , tookUs, script, seconds, microseconds] = line.split(" ").map(Number);
-      if (script !== 0) continue;
-      const nth = seen.get(client) ?? 0;
-      seen.set(client, nth + 1);
+      const [client, , tookUs, , seconds, microseconds] = line.split(" ").map(Number);
+      const turn = seen.get(client) ?? 0;
+      seen.set(client, turn + 1);
+      if (paced && turn % 2 === 0) continue;
+      const nth = paced ? (turn - 1) / 2 : turn;
       // An answer that is there at once is timed by a clock that pgbench read before: 0 or little more.
       const counts = nth >= WARM_UP && tookUs > UNTIMED_US;
       samples.push([seconds * 1e3 + microseconds / 1e3, counts ? tookUs / 1e3 : null]);
@@ -306,11 +297,24 @@ async function measureSqlClient(row, stage, plan) {
     const { samples, lost } = read(await subject.finish());
     return { subject, samples, doneAtMs: atMs(samples), heldMs: [], lost };
   }
-  // psql: in a control every other query only takes the time that the delay would.
-  const paced = plan.thinkMs > 0;
-  const query = `${paced ? `select pg_sleep(${plan.thinkMs / 1000});\n` : ""}select 1;\n`;
+  // psql asks one query after the other. In a control every other one only takes the time that the delay would; what a
+  // query costs after such a wait is another run's, of nothing but those.
+  const wait = `select pg_sleep(${plan.thinkMs / 1000});\n`;
+  const query = "select 1;\n";
+  const count = plan.requests + WARM_UP;
+  if (plan.thinkMs === 0) {
+    const { subject, times } = await psql(stage, port, query.repeat(count));
+    return { subject, samples: withoutWarmUp(times), doneAtMs: atMs(times), heldMs: [], lost: count - times.length };
+  }
+  const answers = (await psql(stage, port, (wait + query).repeat(count))).times.filter((_, i) => i % 2 === 1);
+  const { subject, times } = await psql(stage, port, wait.repeat(count));
+  return { subject, samples: withoutWarmUp(answers), doneAtMs: atMs(times), heldMs: [], lost: count - answers.length };
+}
+
+/** Runs a script of queries; `times`: when each was answered, and the milliseconds it took as psql says. */
+async function psql(stage, port, queries) {
   const script = join(stage.folder, "many.sql");
-  writeFileSync(script, `\\timing on\n${query.repeat(plan.requests + WARM_UP)}`);
+  writeFileSync(script, `\\timing on\n${queries}`);
   const times = [];
   const onLine = (line) => {
     const ms = /^Time: ([\d.]+) ms/.exec(line)?.[1];
@@ -320,10 +324,10 @@ async function measureSqlClient(row, stage, plan) {
   const subject = stage.startSubject(command, { onLine });
   subject.watch();
   await subject.finish();
-  const counted = times.filter((_, i) => !paced || i % 2 === 1);
-  const samples = counted.map(([at, ms], i) => [at, i < WARM_UP ? null : ms]);
-  return { subject, samples, doneAtMs: atMs(times), heldMs: [], lost: plan.requests + WARM_UP - samples.length };
+  return { subject, times };
 }
+
+const withoutWarmUp = (times) => times.map(([at, ms], i) => [at, i < WARM_UP ? null : ms]);
 
 // ---- the table ----
 
