@@ -14,7 +14,10 @@ interface Subcommand {
   readonly name: string;
   readonly help: string;
   readonly flags: readonly Entry[];
+  /** What may follow it at once: the words of its argument, or commands of its own. */
   readonly words: readonly string[];
+  /** Files may follow those. */
+  readonly takesFiles: boolean;
 }
 
 /** Adds `completion` to the program. */
@@ -34,9 +37,16 @@ export function define(program: Command): void {
 /** The script that completes mishap's command line in a shell. */
 export function completionFor(shell: (typeof SHELLS)[number], program: Command): string {
   const commands = program.commands.map((command): Subcommand => {
-    const flags = command.options.map(entryOf);
-    const words = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
-    return { name: command.name(), help: command.summary(), flags: [...flags, HELP], words };
+    const own = command.commands;
+    const flags = new Map([command, ...own].flatMap(({ options }) => options.map((option) => [option.long, option])));
+    const choices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
+    return {
+      name: command.name(),
+      help: command.summary(),
+      flags: [...[...flags.values()].map(entryOf), HELP],
+      words: [...choices, ...own.map((each) => each.name())],
+      takesFiles: own.length > 0,
+    };
   });
   if (shell === "bash") return bash(commands);
   return shell === "zsh" ? zsh(commands) : fish(commands);
@@ -53,12 +63,13 @@ function bash(commands: readonly Subcommand[]): string {
   const cases = commands.map(({ name, flags, words }) => {
     const valued = flags.filter(({ takesValue }) => takesValue).map(({ word }) => word);
     return `    ${name})
-      words="${[...flags.map(({ word }) => word), ...words].join(" ")}"
+      words="${flags.map(({ word }) => word).join(" ")}"
+      first="${words.join(" ")}"
       valued=" ${valued.join(" ")} " ;;`;
   });
   return `# mishap's completion for bash: eval "$(mishap completion bash)"
 _mishap() {
-  local current="\${COMP_WORDS[COMP_CWORD]}" words="" valued="" at
+  local current="\${COMP_WORDS[COMP_CWORD]}" words="" first="" valued="" at
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
     COMPREPLY=($(compgen -W "${[...commands.map(({ name }) => name), "help", "--version", "--help"].join(" ")}" -- "$current"))
@@ -81,6 +92,8 @@ ${cases.join("\n")}
       return
     fi
   fi
+  [ "$COMP_CWORD" -eq 2 ] && words="$words $first"
+  [ -z "$current" ] && [ "$COMP_CWORD" -gt 2 ] && [ -n "$first" ] && return
   COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
 complete -o bashdefault -o default -F _mishap mishap
@@ -89,11 +102,12 @@ complete -o bashdefault -o default -F _mishap mishap
 
 function zsh(commands: readonly Subcommand[]): string {
   const quoted = (text: string): string => text.replaceAll("'", "'\\''").replace(/[[\]:]/g, "\\$&");
-  const cases = commands.map(({ name, flags, words }) => {
+  const cases = commands.map(({ name, flags, words, takesFiles }) => {
     const specs = flags.map(({ word, help, takesValue }) => {
       return `'${word === "--target" ? "*" : ""}${word}[${quoted(help)}]${takesValue ? ":value:_files" : ""}'`;
     });
-    const rest = name === "run" ? ["'*::: :_normal'"] : words.length > 0 ? [`'1:value:(${words.join(" ")})'`] : [];
+    const first = words.length > 0 ? [`'1:value:(${words.join(" ")})'`] : [];
+    const rest = name === "run" ? ["'*::: :_normal'"] : [...first, ...(takesFiles ? ["'*:file:_files'"] : [])];
     return `    ${name}) _arguments -S ${[...specs, ...rest].join(" \\\n      ")} ;;`;
   });
   return `#compdef mishap
@@ -119,13 +133,17 @@ compdef _mishap mishap
 function fish(commands: readonly Subcommand[]): string {
   const quoted = (text: string): string => `'${text.replaceAll("\\", "\\\\").replaceAll("'", "\\'")}'`;
   const lines = commands.flatMap(({ name, help, flags, words }) => {
-    const here = `complete -c mishap -n '__fish_seen_subcommand_from ${name}'`;
+    const seen = `__fish_seen_subcommand_from ${name}`;
+    const here = `complete -c mishap -n '${seen}'`;
+    const next = words.join(" ");
     return [
       `complete -c mishap -f -n __fish_use_subcommand -a ${name} -d ${quoted(help)}`,
       ...flags.map(({ word, help: text, takesValue }) => {
         return `${here} -l ${quoted(word.slice(2))} -d ${quoted(text)}${takesValue ? " -r" : ""}`;
       }),
-      ...(words.length > 0 ? [`${here} -f -a ${quoted(words.join(" "))}`] : []),
+      ...(words.length > 0
+        ? [`complete -c mishap -n '${seen}; and not __fish_seen_subcommand_from ${next}' -f -a ${quoted(next)}`]
+        : []),
     ];
   });
   return `# mishap's completion for fish: mishap completion fish | source\n${lines.join("\n")}\n`;

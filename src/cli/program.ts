@@ -18,6 +18,7 @@ export interface CommandModule {
 
 const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   run: () => import("./run.js"),
+  policy: () => import("./policy.js"),
   stop: () => import("./stop.js"),
   doctor: () => import("./doctor.js"),
   contract: () => import("./contract.js"),

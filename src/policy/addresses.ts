@@ -52,6 +52,20 @@ export function parseNetwork(text: string): Network | undefined {
   return { address: address.map((byte, index) => byte & maskByte(prefixLength - index * 8)), prefixLength };
 }
 
+/** A network as {@link parseNetwork} reads it; a single address without its prefix. */
+export function formatNetwork({ address, prefixLength }: Network): string {
+  const isMapped =
+    prefixLength >= MAPPED_BITS && address.subarray(0, 12).every((byte, at) => byte === (at < 10 ? 0 : 0xff));
+  const host = isMapped ? address.subarray(12).join(".") : shortest(address);
+  return prefixLength === 128 ? host : `${host}/${prefixLength - (isMapped ? MAPPED_BITS : 0)}`;
+}
+
+/** An IPv6 address in its shortest form (RFC 5952), which URLs use. */
+function shortest(address: Uint8Array): string {
+  const hex = Buffer.from(address).toString("hex");
+  return new URL(`http://[${hex.replace(/....(?=.)/g, "$&:")}]/`).hostname.slice(1, -1);
+}
+
 function maskByte(bits: number): number {
   if (bits >= 8) return 0xff;
   return bits <= 0 ? 0 : (0xff << (8 - bits)) & 0xff;

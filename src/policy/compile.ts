@@ -76,17 +76,23 @@ function compileDirection(policy: ParsedPolicy, direction: Direction) {
   const of = (key: "latency" | "jitter" | "packet_loss" | "burst_loss" | "rate"): number =>
     policy[direction]?.[key] ?? policy[key] ?? 0;
   const rateBps = of("rate");
-  // By default an idle line takes what 10 ms carry, and at least one segment, so that late wake-ups lose no capacity.
-  const usualBurst = Math.max(STREAM_UNIT_BYTES, Math.ceil(rateBps / 8 / 100));
   return {
     latency_ns: u64(of("latency")),
     jitter_ns: u64(of("jitter")),
     rate_bps: u64(rateBps),
-    rate_burst_bytes: u64(rateBps === 0 ? 0 : (policy.rate_burst ?? usualBurst)),
+    rate_burst_bytes: u64(rateBps === 0 ? 0 : (policy.rate_burst ?? usualBurst(rateBps))),
     loss_ppm: of("packet_loss"),
     burst_length: of("burst_loss"),
     only_mask: onlyMask(policy, direction),
   };
+}
+
+/**
+ * The bytes an idle line takes at once where nothing else is asked for: what 10 ms carry, and at least one segment, so
+ * that late wake-ups lose no capacity.
+ */
+export function usualBurst(rateBps: number): number {
+  return Math.max(STREAM_UNIT_BYTES, Math.ceil(rateBps / 8 / 100));
 }
 
 function compileTransport({ connection_error, timeout, half_open }: ParsedPolicy) {

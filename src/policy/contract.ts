@@ -60,3 +60,10 @@ export const STREAM_UNIT_BYTES = 1448;
 export function words<Word extends string>(of: Readonly<Record<Word, number>>): Word[] {
   return Object.keys(of) as Word[];
 }
+
+/** The first word of a number. Throws a RangeError for a number that the enum does not have. */
+export function wordOf<Word extends string>(of: Readonly<Record<Word, number>>, number: number): Word {
+  const word = words(of).find((candidate) => of[candidate] === number);
+  if (word === undefined) throw new RangeError(`${number} is none of ${words(of).join(", ")}`);
+  return word;
+}

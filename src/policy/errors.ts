@@ -7,7 +7,7 @@ const LONGEST_VALUE_SHOWN = 80;
 
 /** Says what is wrong with a policy, in one sentence. */
 export class PolicyError extends Error {
-  override readonly name = "PolicyError";
+  override readonly name: string = "PolicyError";
   /** Where it is wrong, such as `uplink.rate` or `targets[0].port`; empty for the policy as a whole. */
   readonly path: string;
   /** What is wrong and what would be right, without the place and the value. */
@@ -31,10 +31,16 @@ function sentence(path: string, problem: string, value: unknown): string {
 
 /** The value as a sentence quotes it; empty for what is too large to quote (objects, lists) and for nothing at all. */
 export function showValue(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(clip(value));
+  if (typeof value === "string") return quote(value);
   if (typeof value === "number" || typeof value === "boolean" || value === null) return String(value);
   if (typeof value === "bigint") return clip(String(value));
   return "";
+}
+
+/** A text in double quotes, cut to what one line can carry, with nothing in it that a terminal would act on. */
+export function quote(text: string): string {
+  const unseen = /[\u007f-\u009f\u2028\u2029]/g;
+  return JSON.stringify(clip(text)).replace(unseen, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** Cuts a text to what one line can carry. */
@@ -48,6 +54,11 @@ export function joinPath(parts: readonly PropertyKey[]): string {
     if (typeof part === "number") return `${path}[${part}]`;
     return path === "" ? String(part) : `${path}.${String(part)}`;
   }, "");
+}
+
+/** The sentence for a key that is not there. */
+export function unknownField(key: string, known: readonly string[]): string {
+  return `unknown field ${quote(key)}; the nearest is ${nearest(key, known)}`;
 }
 
 /** The candidate with the smallest Levenshtein distance to `word`. */

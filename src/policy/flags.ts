@@ -6,9 +6,9 @@
  */
 
 import { z } from "zod";
-import { clip, nearest, PolicyError } from "./errors.js";
+import { clip, nearest, PolicyError, quote } from "./errors.js";
 import { SHORT_FORMS } from "./faults.js";
-import { type FieldHelp, fieldHelp } from "./fields.js";
+import { type FieldHelp, fieldAbout, unwrap } from "./fields.js";
 import { scheduleFromFlag } from "./schedule.js";
 import { type ParsedPolicy, type Policy, parsePolicy, policyFields } from "./schema.js";
 import { targetFromFlag } from "./targets.js";
@@ -63,17 +63,13 @@ const GROUPS: Readonly<Record<keyof ParsedPolicy, string>> = {
   seed: "Repeating a run",
 };
 
-/** Help of the flags that stand for a whole object or list. */
-const WHOLE: Readonly<Record<string, FieldHelp>> = {
-  connection_error: { help: "make connections fail", example: "refused:10%", valueName: "kind[:prob]" },
-  half_open: { help: "break connections after some bytes", example: "32kb:reset", valueName: "after[:error]" },
-  packet_duplicate: { help: "send packets more than once", example: "10%:2", valueName: "prob[:max_extra]" },
-  packet_reorder: {
-    help: "let packets overtake each other",
-    example: "10%:3:50ms",
-    valueName: "prob[:window[:max_delay]]",
-  },
-  targets: { help: "only these flows", example: "tcp://10.0.0.0/8", valueName: "rule" },
+/** The flags that stand for a whole object or list: how their value is written, and their help where it differs. */
+const WHOLE: Readonly<Record<string, Pick<FieldHelp, "example" | "valueName"> & { readonly help?: string }>> = {
+  connection_error: { example: "refused:10%", valueName: "kind[:prob]" },
+  half_open: { example: "32kb:reset", valueName: "after[:error]" },
+  packet_duplicate: { example: "10%:2", valueName: "prob[:max_extra]" },
+  packet_reorder: { example: "10%:3:50ms", valueName: "prob[:window[:max_delay]]" },
+  targets: { example: "tcp://10.0.0.0/8", valueName: "rule" },
   schedule: {
     help: "ramp:TIME, spike:EVERY/DURATION or flapping:ON/OFF",
     example: "spike:30s/5s",
@@ -86,22 +82,27 @@ export function flagName(path: string): string {
   return path === "targets" ? "--target" : `--${path.replaceAll("_", "-")}`;
 }
 
-function unwrap(schema: z.core.$ZodType): z.core.$ZodType {
-  return schema instanceof z.ZodOptional || schema instanceof z.ZodPrefault ? unwrap(schema.unwrap()) : schema;
-}
-
 function collect(shape: Readonly<Record<string, z.core.$ZodType>>, parent: string, group?: string): PolicyFlag[] {
   return Object.entries(shape).flatMap(([key, optional]) => {
     const path = parent + key;
     const schema = unwrap(optional);
     const heading = group ?? GROUPS[key as keyof ParsedPolicy];
-    const help = WHOLE[path] ?? fieldHelp.get(schema);
-    const own = help && { ...help, name: flagName(path), path, group: heading, repeatable: path === "targets" };
+    const about = helpOf(path, schema);
+    const own = about && { ...about, name: flagName(path), path, group: heading, repeatable: path === "targets" };
     return [
       ...(own ? [{ ...own, boolean: own.valueName === "true|false" }] : []),
       ...(schema instanceof z.ZodObject ? collect(schema.shape, `${path}.`, heading) : []),
     ];
   });
+}
+
+/** What a flag's help says; nothing for an object whose fields alone have flags. */
+function helpOf(path: string, schema: z.core.$ZodType): FieldHelp | undefined {
+  const about = fieldAbout.get(schema);
+  const whole = WHOLE[path];
+  if (about === undefined || (schema instanceof z.ZodObject && whole === undefined)) return undefined;
+  const { help, example, valueName } = about;
+  return { help, example, valueName, ...whole };
 }
 
 /** Every flag of a policy, in the schema's order. */
@@ -112,7 +113,7 @@ const flagsByName = new Map(policyFlags.map((flag) => [flag.name, flag]));
 function typed(flag: string, value: string): string {
   // Text that a terminal would act on, or that could not be seen, is quoted.
   const plain = /^[^\p{C}\s]([^\p{C}]*[^\p{C}\s])?$/u.test(value);
-  return `${flag} ${plain ? clip(value) : JSON.stringify(clip(value))}`;
+  return `${flag} ${plain ? clip(value) : quote(value)}`;
 }
 
 /** A PolicyError in terms of the flag that was typed. */

@@ -50,7 +50,11 @@ const mutationFields = block(
       "64kb",
     ),
   },
-  "{type: corrupt_bytes, prob: 10%}",
+  {
+    help: "change what calls carry",
+    example: "{type: corrupt_bytes, prob: 10%}",
+    rule: "type is needed unless disabled",
+  },
 );
 
 type Mutation = z.output<typeof mutationFields>;

@@ -2,22 +2,26 @@
 
 import { z } from "zod";
 import { PolicyError } from "./errors.js";
-import { block, duration } from "./fields.js";
+import { block, duration, fieldAbout, tag } from "./fields.js";
 
 const EXAMPLE = "{kind: spike, every: 30s, duration: 5s}";
-const positive = (help: string, example: string) => duration({ help, example, aboveZero: true });
+const positive = (help: string, example: string, rule?: string) =>
+  duration({ help, example, aboveZero: true, ...(rule !== undefined && { rule }) });
 
 const ramp = block(
-  { kind: z.literal("ramp"), ramp: positive("time from no faults to full faults", "30s") },
-  "{kind: ramp, ramp: 30s}",
+  {
+    kind: tag("ramp", "faults grow from nothing"),
+    ramp: positive("time from no faults to full faults", "30s"),
+  },
+  { help: "faults that grow", example: "{kind: ramp, ramp: 30s}" },
 );
 const spike = block(
   {
-    kind: z.literal("spike"),
+    kind: tag("spike", "faults for the first part of each period"),
     every: positive("time from one spike to the next", "30s"),
-    duration: positive("time the faults last", "5s"),
+    duration: positive("time the faults last", "5s", "not longer than every"),
   },
-  EXAMPLE,
+  { help: "faults that come back", example: EXAMPLE },
 ).superRefine(({ every, duration }, context) => {
   if (duration > every) {
     context.addIssue({
@@ -28,17 +32,23 @@ const spike = block(
   }
 });
 const flapping = block(
-  { kind: z.literal("flapping"), on: positive("time with faults", "10s"), off: positive("time without", "5s") },
-  "{kind: flapping, on: 10s, off: 5s}",
+  {
+    kind: tag("flapping", "faults on, then off"),
+    on: positive("time with faults", "10s"),
+    off: positive("time without", "5s"),
+  },
+  { help: "faults that come and go", example: "{kind: flapping, on: 10s, off: 5s}" },
 );
 
 /** The schedule of a policy; parsed durations are nanoseconds. */
-export const schedule = z.discriminatedUnion("kind", [ramp, spike, flapping], {
-  error: (issue) => {
-    const isObject = typeof issue.input === "object" && issue.input !== null && !Array.isArray(issue.input);
-    return isObject ? "must be ramp, spike or flapping, such as ramp" : `must be an object, such as ${EXAMPLE}`;
-  },
-});
+export const schedule = z
+  .discriminatedUnion("kind", [ramp, spike, flapping], {
+    error: (issue) => {
+      const isObject = typeof issue.input === "object" && issue.input !== null && !Array.isArray(issue.input);
+      return isObject ? "must be ramp, spike or flapping, such as ramp" : `must be an object, such as ${EXAMPLE}`;
+    },
+  })
+  .register(fieldAbout, { help: "when the faults are in force", example: EXAMPLE, valueName: "object", json: {} });
 
 /** A schedule as an object. */
 export type ScheduleInput = z.input<typeof schedule>;

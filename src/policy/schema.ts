@@ -8,10 +8,11 @@
 
 import type { z } from "zod";
 import { BUDGET_ACTIONS, ERROR_KINDS, JITTER_DISTRIBUTIONS, LOSS_MODES, RATE_SCOPES, words } from "./contract.js";
-import { joinPath, PolicyError } from "./errors.js";
+import { PolicyError } from "./errors.js";
 import { faultsOf } from "./faults.js";
 import { block, choice, count, duration, probability, rate, seed, size } from "./fields.js";
 import { payloadMutation } from "./mutation.js";
+import { firstError, type PolicyProblem, problemsOf } from "./problems.js";
 import { schedule } from "./schedule.js";
 import { targets } from "./targets.js";
 
@@ -23,7 +24,8 @@ const directional = (where: string) => ({
   burst_loss: count({ help: `losses in a row once one happens${where}`, example: "3", min: 0 }).optional(),
   rate: rate({ help: `bandwidth${where}`, example: "10mbps" }).optional(),
 });
-const direction = (where: string) => block(directional(where), "{latency: 50ms}").optional();
+const direction = (help: string, where: string) =>
+  block(directional(where), { help, example: "{latency: 50ms}", rule: "overrides the common field" }).optional();
 
 const correlatedLoss = block(
   {
@@ -32,7 +34,11 @@ const correlatedLoss = block(
     loss_good: probability({ help: "Gilbert-Elliott: loss while good", example: "0%" }),
     loss_bad: probability({ help: "Gilbert-Elliott: loss while bad", example: "50%" }),
   },
-  "{p_good_to_bad: 1%, p_bad_to_good: 25%, loss_good: 0%, loss_bad: 50%}",
+  {
+    help: "loss in bursts after Gilbert and Elliott, the state held per flow",
+    example: "{p_good_to_bad: 1%, p_bad_to_good: 25%, loss_good: 0%, loss_bad: 50%}",
+    rule: "all four are needed",
+  },
 );
 
 const timeout = block(
@@ -40,23 +46,28 @@ const timeout = block(
     connect: duration({ help: "connects not done by then time out", example: "200ms", aboveZero: true }).optional(),
     recv: duration({ help: "receives without data by then time out", example: "500ms", aboveZero: true }).optional(),
   },
-  "{connect: 200ms, recv: 500ms}",
+  { help: "limits that end as ETIMEDOUT", example: "{connect: 200ms, recv: 500ms}" },
 );
 
-const errorKind = (help: string) => choice(words(ERROR_KINDS), { help, example: "reset" });
+const errorKind = (help: string, rule?: string) =>
+  choice(words(ERROR_KINDS), { help, example: "reset", ...(rule !== undefined && { rule }) });
 const connectionError = block(
   {
     kind: choice(words(ERROR_KINDS), { help: "which error connections meet", example: "refused" }),
     prob: probability({ help: "how often connections meet the error", example: "10%" }).prefault("100%"),
   },
-  "{kind: refused, prob: 10%}",
+  {
+    help: "make connections fail",
+    example: "{kind: refused, prob: 10%}",
+    rule: "refused and unreachable are drawn once a connect, reset once a unit",
+  },
 );
 const halfOpen = block(
   {
     after: size({ help: "bytes carried until the connection breaks", example: "32kb", aboveZero: true }),
     error: errorKind("how a half-open connection ends").prefault("reset"),
   },
-  "{after: 32kb, error: reset}",
+  { help: "break connections after some bytes", example: "{after: 32kb, error: reset}" },
 );
 
 const packetDuplicate = block(
@@ -64,7 +75,7 @@ const packetDuplicate = block(
     prob: probability({ help: "chance of each extra copy", example: "10%" }).prefault("100%"),
     max_extra: count({ help: "extra copies at most", example: "2", min: 1 }).prefault(1),
   },
-  "{prob: 10%, max_extra: 2}",
+  { help: "send packets more than once", example: "{prob: 10%, max_extra: 2}" },
 );
 const packetReorder = block(
   {
@@ -72,7 +83,7 @@ const packetReorder = block(
     window: count({ help: "later packets that may overtake", example: "3", min: 1 }).prefault(1),
     max_delay: duration({ help: "longest wait of a held packet, 0ms for no bound", example: "50ms" }).prefault("0ms"),
   },
-  "{prob: 10%, window: 3, max_delay: 50ms}",
+  { help: "let packets overtake each other", example: "{prob: 10%, window: 3, max_delay: 50ms}" },
 );
 
 const dns = block(
@@ -81,7 +92,7 @@ const dns = block(
     timeout: duration({ help: "lookups wait that long and fail", example: "2s", aboveZero: true }).optional(),
     nxdomain: probability({ help: "chance that a name does not exist", example: "3%" }).optional(),
   },
-  "{delay: 200ms}",
+  { help: "faults of name lookups", example: "{delay: 200ms}" },
 );
 
 const sessionBudget = block(
@@ -91,10 +102,19 @@ const sessionBudget = block(
     max_ops: count({ help: "operations a flow may make", example: "100", min: 1 }).optional(),
     max_duration: duration({ help: "time a flow may last", example: "30s", aboveZero: true }).optional(),
     action: choice(words(BUDGET_ACTIONS), { help: "what happens past the budget", example: "drop" }).prefault("drop"),
-    budget_timeout: duration({ help: "wait of the timeout action", example: "2s", aboveZero: true }).optional(),
-    error: errorKind("error of the connection_error action").optional(),
+    budget_timeout: duration({
+      help: "wait of the timeout action",
+      example: "2s",
+      aboveZero: true,
+      rule: "only and always with it",
+    }).optional(),
+    error: errorKind("error of the connection_error action", "only with it; reset where it is left out").optional(),
   },
-  "{max_tx: 1mb, action: drop}",
+  {
+    help: "limits of a flow, and what happens past them",
+    example: "{max_tx: 1mb, action: drop}",
+    rule: "at least one of max_tx, max_rx, max_ops, max_duration",
+  },
 ).superRefine((budget, context) => {
   const refuse = (path: string, message: string): void => context.addIssue({ code: "custom", path: [path], message });
   const limits = [budget.max_tx, budget.max_rx, budget.max_ops, budget.max_duration];
@@ -121,13 +141,18 @@ export const policyFields = block(
       example: "normal",
     }).prefault("uniform"),
     rate_scope: choice(words(RATE_SCOPES), { help: "who shares the bandwidth", example: "flow" }).prefault("link"),
-    rate_burst: size({ help: "bytes an idle line takes at once", example: "16kb", aboveZero: true }).optional(),
+    rate_burst: size({
+      help: "bytes an idle line takes at once",
+      example: "16kb",
+      aboveZero: true,
+      rule: "by default what 10 ms carry",
+    }).optional(),
     loss_mode: choice(words(LOSS_MODES), { help: "what loss means on streams", example: "drop" }).prefault(
       "retransmit",
     ),
     correlated_loss: correlatedLoss.optional(),
-    uplink: direction(", outgoing only"),
-    downlink: direction(", incoming only"),
+    uplink: direction("what the program sends", ", outgoing only"),
+    downlink: direction("what the program receives", ", incoming only"),
     timeout: timeout.optional(),
     connection_error: connectionError.optional(),
     half_open: halfOpen.optional(),
@@ -140,7 +165,7 @@ export const policyFields = block(
     schedule: schedule.optional(),
     seed: seed({ help: "repeats the random choices of another run", example: "0x7f3a" }).optional(),
   },
-  "{latency: 50ms}",
+  { help: "a policy: the faults asked for, which flows they are for, and when", example: "{latency: 50ms}" },
 );
 
 /** A policy as a person writes it. */
@@ -170,15 +195,18 @@ export interface Policy {
   readonly fields: ParsedPolicy;
 }
 
+/** Checks a policy: the policy, or everything that is wrong with it. */
+export function readPolicy(written: unknown): { ok: Policy } | { problems: PolicyProblem[] } {
+  const result = policySchema.safeParse(written);
+  if (!result.success) return { problems: problemsOf(result.error, written) };
+  return { ok: { written: written as PolicyInput, fields: result.data } };
+}
+
 /** Checks a policy. Throws a PolicyError for the first thing that is wrong. */
 export function parsePolicy(written: unknown): Policy {
-  const result = policySchema.safeParse(written);
-  if (result.success) return { written: written as PolicyInput, fields: result.data };
-  const issue = result.error.issues[0];
-  if (issue === undefined) throw new PolicyError("", "not a policy, such as {latency: 50ms}");
-  // A rule written as text is checked as its `target` field; its path is the rule's.
-  const parts = issue.path.filter((_, at) => !(at === 2 && issue.path[0] === "targets" && isText(written, issue.path)));
-  throw new PolicyError(joinPath(parts), issue.message, valueAt(written, parts));
+  const result = readPolicy(written);
+  if ("problems" in result) throw firstError(result.problems);
+  return result.ok;
 }
 
 /** A policy's name: not empty, and fit to end with NUL in the contract. */
@@ -186,13 +214,4 @@ export function checkPolicyName(name: string): void {
   if (name.trim() === "" || name.includes("\0")) {
     throw new PolicyError("", "a policy's name is not empty and has no NUL, such as slow_link", name);
   }
-}
-
-const isText = (written: unknown, path: PropertyKey[]): boolean =>
-  typeof valueAt(written, path.slice(0, 2)) === "string";
-
-function valueAt(written: unknown, parts: readonly PropertyKey[]): unknown {
-  return parts.reduce<unknown>((value, part) => {
-    return typeof value === "object" && value !== null ? (value as Record<PropertyKey, unknown>)[part] : undefined;
-  }, written);
 }

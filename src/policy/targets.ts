@@ -6,8 +6,9 @@
 import { z } from "zod";
 import type { Network } from "./addresses.js";
 import { NAME_KINDS, PROTOCOLS } from "./contract.js";
-import { clip, nearest, PolicyError } from "./errors.js";
-import { block, choice, count, field } from "./fields.js";
+import { clip, nearest, PolicyError, quote } from "./errors.js";
+import { block, choice, count, field, fieldAbout, inputJson } from "./fields.js";
+import { problemsOf } from "./problems.js";
 import { parseCidr, parseHostname, parseOneAddress, parseRule, RULE_EXAMPLE, refuse, type Selector } from "./rule.js";
 import { MAX_PORT_RANGES, type PortRange, parsePorts } from "./units.js";
 
@@ -36,37 +37,60 @@ export interface ParsedTarget {
   readonly hostnameOnly: boolean;
 }
 
-const name = (help: string, example: string) =>
-  field<string, string>(parseHostname, { help, example, valueName: "name" });
+/** A text that starts so. */
+const RULE_JSON = { type: "string", pattern: "^(any|tcp|udp|unix)://" };
+const NAME_JSON = { type: "string", pattern: "^[A-Za-z0-9_*]([A-Za-z0-9_*.-]*[A-Za-z0-9_*.])?$" };
+const PORT = "\\s*\\d{1,5}(-\\d{1,5})?\\s*";
+const PORTS_JSON = {
+  type: ["string", "integer"],
+  pattern: `^${PORT}(,${PORT}){0,${MAX_PORT_RANGES - 1}}$`,
+  minimum: 1,
+  maximum: 65_535,
+};
 
-const ruleFields = block(
+const name = (help: string, example: string, rule: string) =>
+  field<string, string>(parseHostname, { help, example, rule, valueName: "name", json: NAME_JSON });
+
+/** The fields of a rule, every one optional. */
+export const ruleFields = block(
   {
     target: field<string, Selector>(parseRule, {
       help: "a rule as text",
       example: RULE_EXAMPLE,
       valueName: "rule",
+      json: RULE_JSON,
     }).optional(),
     host: field<string, Network>(parseOneAddress, {
       help: "one address",
       example: "10.0.0.1",
       valueName: "address",
+      json: { type: "string", pattern: "^[0-9a-fA-F:.]+$" },
+      rule: "not with cidr, hostname or sni",
     }).optional(),
     cidr: field<string, Network>(parseCidr, {
       help: "a network",
       example: "10.0.0.0/8",
       valueName: "network",
+      json: { type: "string", pattern: "^[0-9a-fA-F:.]+/\\d{1,3}$" },
+      rule: "not with host, hostname or sni",
     }).optional(),
-    hostname: name("the name the program looked up", "api.internal").optional(),
-    sni: name("the name in the TLS greeting", "*.example.com").optional(),
+    hostname: name("the name the program looked up", "api.internal", "* stands for any run; not with sni").optional(),
+    sni: name("the name in the TLS greeting", "*.example.com", "* stands for any run; not with hostname").optional(),
     port: field<string | number, PortRange[]>(parsePorts, {
-      help: "ports",
+      help: "a port, a range or a list",
       example: "80,443",
       valueName: "ports",
+      json: PORTS_JSON,
+      rule: `at most ${MAX_PORT_RANGES} ports and ranges`,
     }).optional(),
-    protocol: choice(["any", "tcp", "udp"], { help: "the protocol", example: "tcp" }).optional(),
-    priority: count({ help: "higher is asked first", example: "5", min: 0 }).optional(),
+    protocol: choice(["any", "tcp", "udp"], {
+      help: "the protocol",
+      example: "tcp",
+      rule: "must not contradict the target's",
+    }).optional(),
+    priority: count({ help: "higher is asked first", example: "5", min: 0, rule: "ties to the first" }).optional(),
   },
-  `{target: ${RULE_EXAMPLE}} or the text ${RULE_EXAMPLE}`,
+  { help: "a rule as an object", example: `{target: ${RULE_EXAMPLE}} or the text ${RULE_EXAMPLE}` },
 );
 
 /** A rule as an object. */
@@ -132,6 +156,12 @@ const target = z
     if (problem === undefined) return compileRule(rule);
     context.addIssue({ code: "custom", message: problem });
     return z.NEVER;
+  })
+  .register(fieldAbout, {
+    help: "a rule: text, or an object of fields",
+    example: RULE_EXAMPLE,
+    valueName: "rule",
+    json: { anyOf: [RULE_JSON, inputJson(ruleFields)] },
   });
 
 /** The rules of a policy, highest priority first, ties in the order written. */
@@ -139,13 +169,20 @@ export const targets = z
   .array(target, { error: `must be a list of rules, such as ["${RULE_EXAMPLE}"]` })
   .min(1, { error: `must have at least one rule, such as ["${RULE_EXAMPLE}"]` })
   .max(MAX_TARGETS, { error: `takes at most ${MAX_TARGETS} rules` })
-  .transform((rules) => rules.toSorted((a, b) => b.fields.priority - a.fields.priority));
+  .transform((rules) => rules.toSorted((a, b) => b.fields.priority - a.fields.priority))
+  .register(fieldAbout, {
+    help: "only these flows",
+    example: `[${RULE_EXAMPLE}]`,
+    valueName: "list",
+    json: {},
+    rule: `1 to ${MAX_TARGETS} rules`,
+  });
 
 /** One rule by itself. Throws a PolicyError. */
 export function parseTarget(written: string | TargetInput): ParsedTarget {
   const result = target.safeParse(written);
   if (result.success) return result.data;
-  throw new PolicyError("", result.error.issues[0]?.message ?? "not a target", written);
+  throw new PolicyError("", problemsOf(result.error, written)[0]?.problem ?? "not a target", written);
 }
 
 /** The command line's form: a rule's text as it is, or `hostname=api.internal,port=80-90;443,priority=5`. */
@@ -164,8 +201,7 @@ export function targetFromFlag(text: string): string | TargetInput {
   const seen = new Set<string>();
   for (const [key] of pairs) {
     if (seen.has(key)) refuse(`gives ${clip(key)} twice; a list of ports is port=80;443`, text);
-    if (!known.includes(key))
-      refuse(`has no key ${JSON.stringify(clip(key))}; the nearest is ${nearest(key, known)}`, text);
+    if (!known.includes(key)) refuse(`has no key ${quote(key)}; the nearest is ${nearest(key, known)}`, text);
     seen.add(key);
   }
   // Within a rule the comma parts its keys, so a list of ports uses semicolons here.

@@ -10,7 +10,8 @@ export const CERTAIN_PPM = 1_000_000;
 /** The largest value of the contract's 32-bit fields. */
 export const MAX_U32 = 0xffff_ffff;
 const MAX_U64 = (1n << 64n) - 1n;
-const LONGEST_NUMBER = 40;
+/** The longest text that is read as a quantity. */
+export const LONGEST_NUMBER = 40;
 
 interface Quantity {
   /** With its article, as sentences use it. */
@@ -86,6 +87,41 @@ export const formatRate = (rateBps: number): string => formatQuantity(rateBps, R
 /** Parts per million as {@link parseProbability} reads them. */
 export const formatProbability = (ppm: number): string => formatQuantity(ppm, PROBABILITY);
 
+/** How a kind of quantity is written, for documents and the JSON Schema. */
+export interface Notation {
+  /** Its units, finest first, such as `us, ms, s`. */
+  readonly units: string;
+  /** A regular expression, without anchors, of what is read as one. */
+  readonly pattern: string;
+}
+
+export const DURATION_NOTATION = notationOf(DURATION);
+export const SIZE_NOTATION = notationOf(SIZE);
+export const RATE_NOTATION = notationOf(RATE);
+export const PROBABILITY_NOTATION = notationOf(PROBABILITY);
+
+/** Every unit is worth a power of ten of the finest, which says how many places are exact. */
+function notationOf({ units, max }: Quantity): Notation {
+  const forms = units.map(([unit, worth]) => {
+    const places = zerosOf(worth);
+    const fraction = places === 0 ? "(\\.0+)?" : `(\\.\\d{1,${places}}0*)?`;
+    if (max === undefined) return `\\d+${fraction}${unit}`;
+    const most = max[0] / worth;
+    return `0*(\\d{1,${zerosOf(most)}}${fraction}|${most}(\\.0+)?)${unit}`;
+  });
+  return {
+    units: units
+      .map(([unit]) => unit)
+      .reverse()
+      .join(", "),
+    pattern: forms.join("|"),
+  };
+}
+
+function zerosOf(powerOfTen: bigint): number {
+  return String(powerOfTen).length - 1;
+}
+
 /** Bytes written with a unit or as a plain whole number. */
 export function parseByteCount(written: unknown): number {
   const plain = typeof written === "number" || (typeof written === "string" && /^\d+$/.test(written));
@@ -124,7 +160,7 @@ function formatQuantity(value: number, { noun, units }: Quantity): string {
   const exact = BigInt(value);
   const fallback = units.at(-1) ?? ["", 1n];
   const [unit, worth] = units.find(([, each]) => exact >= each) ?? fallback;
-  const places = String(worth).length - 1;
+  const places = zerosOf(worth);
   const fraction =
     places === 0
       ? ""

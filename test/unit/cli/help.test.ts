@@ -33,6 +33,7 @@ describe("help", () => {
   it("of mishap names every command", () => {
     expect(program.commands.map((command) => command.name())).toEqual([
       "run",
+      "policy",
       "stop",
       "doctor",
       "contract",
@@ -97,6 +98,14 @@ describe("completion for bash", () => {
     expect(new Set(completeInBash("run", "--"))).toEqual(
       new Set(run?.options.map(({ long }) => long).concat("--help")),
     );
+  });
+
+  it("offers the commands of a command, then files", () => {
+    const names = ["check", "list", "show", "schema", "presets"];
+    expect(completeInBash("policy", "")).toEqual(expect.arrayContaining(names));
+    expect(completeInBash("policy", "s")).toEqual(["show", "schema"]);
+    expect(completeInBash("policy", "check", "")).toEqual([]); // which leaves it to bash: files
+    expect(completeInBash("policy", "list", "--j")).toEqual(["--json"]);
   });
 
   it("leaves the program's own line to the program", () => {

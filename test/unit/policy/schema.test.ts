@@ -2,14 +2,19 @@
 import fc from "fast-check";
 import { describe, expect, it, test } from "vitest";
 import { PolicyError } from "../../../src/policy/errors.js";
-import { checkPolicyName, parsePolicy } from "../../../src/policy/schema.js";
+import { checkPolicyName, parsePolicy, readPolicy } from "../../../src/policy/schema.js";
 
 const accepted: [string, Record<string, unknown>, Record<string, unknown>][] = [
   ["nothing", {}, { loss_mode: "retransmit", rate_scope: "link", jitter_distribution: "uniform" }],
   ["latency, jitter", { latency: "50ms", jitter: "0.5s" }, { latency: 50_000_000, jitter: 500_000_000 }],
+  ["durations in every unit", { latency: "1.5s", jitter: "100us" }, { latency: 1_500_000_000, jitter: 100_000 }],
+  ["the least and the most that can be lost", { packet_loss: "0%" }, { packet_loss: 0 }],
+  ["all of it", { packet_loss: "1000000ppm" }, { packet_loss: 1_000_000 }],
   ["packet_loss, burst_loss", { packet_loss: "500ppm", burst_loss: "3" }, { packet_loss: 500, burst_loss: 3 }],
   ["a count as a number", { burst_loss: 3 }, { burst_loss: 3 }],
   ["rate", { rate: "10mbps" }, { rate: 10_000_000 }],
+  ["rates in other units", { uplink: { rate: "9bps" }, rate: "1.5gbps" }, { uplink: { rate: 9 }, rate: 1_500_000_000 }],
+  ["rate in kbps", { rate: "384kbps" }, { rate: 384_000 }],
   ["timeout.connect", { timeout: { connect: "200ms" } }, { timeout: { connect: 200_000_000 } }],
   ["timeout.recv", { timeout: { recv: "500ms" } }, { timeout: { recv: 500_000_000 } }],
   [
@@ -29,6 +34,24 @@ const accepted: [string, Record<string, unknown>, Record<string, unknown>][] = [
     { connection_error: { kind: "refused", prob: 1_000_000 } },
   ],
   ["half_open", { half_open: { after: "32kb" } }, { half_open: { after: 32_000, error: "reset" } }],
+  [
+    "half_open with its error",
+    { half_open: { after: "1gb", error: "unreachable" } },
+    { half_open: { after: 1_000_000_000, error: "unreachable" } },
+  ],
+  [
+    "connection_error with its probability",
+    { connection_error: { kind: "reset", prob: "500ppm" } },
+    { connection_error: { kind: "reset", prob: 500 } },
+  ],
+  [
+    "packet_duplicate and packet_reorder in full",
+    { packet_duplicate: { prob: "1%", max_extra: 3 }, packet_reorder: { prob: "2%", max_delay: "5ms", window: "4" } },
+    {
+      packet_duplicate: { prob: 10_000, max_extra: 3 },
+      packet_reorder: { prob: 20_000, max_delay: 5_000_000, window: 4 },
+    },
+  ],
   ["packet_duplicate", { packet_duplicate: {} }, { packet_duplicate: { prob: 1_000_000, max_extra: 1 } }],
   ["packet_reorder", { packet_reorder: {} }, { packet_reorder: { prob: 1_000_000, max_delay: 0, window: 1 } }],
   [
@@ -63,6 +86,8 @@ const accepted: [string, Record<string, unknown>, Record<string, unknown>][] = [
     { schedule: { kind: "flapping", on: 10_000_000_000, off: 5_000_000_000 } },
   ],
   ["seed", { seed: "0x7f3a" }, { seed: 0x7f3an }],
+  ["a seed in decimal", { seed: "18446744073709551615" }, { seed: 18_446_744_073_709_551_615n }],
+  ["a seed as a number", { seed: 42 }, { seed: 42n }],
   ["loss_mode", { loss_mode: "drop" }, { loss_mode: "drop" }],
   ["rate_scope, rate_burst", { rate_scope: "flow", rate_burst: "16kb" }, { rate_scope: "flow", rate_burst: 16_000 }],
   ["jitter_distribution", { jitter_distribution: "pareto" }, { jitter_distribution: "pareto" }],
@@ -117,6 +142,17 @@ const refused: [unknown, string][] = [
   [{ latency: "50" }, 'latency "50": a duration needs a unit, such as 50ms'],
   [{ latency: "-1ms" }, 'latency "-1ms": a duration must not be negative, such as 1ms'],
   [{ jitter: 5 }, "jitter 5: a duration needs a unit, such as 5ms"],
+  [{ jitter: "-5ms" }, 'jitter "-5ms": a duration must not be negative, such as 5ms'],
+  [{ packet_loss: "1000001ppm" }, 'packet_loss "1000001ppm": a probability is at most 100%, such as 1%'],
+  [{ packet_loss: "1" }, 'packet_loss "1": a probability needs a unit, such as 1%'],
+  [{ rate: "10mb" }, 'rate "10mb": a rate is in gbps, mbps, kbps or bps, such as 10mbps'],
+  [{ timeout: { recv: "0ms" } }, 'timeout.recv "0ms": must be above 0, such as 500ms'],
+  [{ downlink: { burst_loss: -1 } }, "downlink.burst_loss -1: must be a whole number from 0"],
+  [{ dns: { timeout: "0s" } }, 'dns.timeout "0s": must be above 0, such as 2s'],
+  [{ rate_burst: "0kb" }, 'rate_burst "0kb": must be above 0, such as 16kb'],
+  [{ seed: "18446744073709551616" }, "a seed is an integer of at most 64 bits"],
+  [{ latency: "1ms", targets: [] }, "targets: must have at least one rule"],
+  [{ targets: [{ hostname: "a", sni: "b" }] }, "targets[0]: takes hostname or sni, not both"],
   [{ packet_loss: "101%" }, 'packet_loss "101%": a probability is at most 100%, such as 1%'],
   [{ burst_loss: "x" }, 'burst_loss "x": must be a whole number from 0 to 4294967295, such as 3'],
   [{ rate: "10" }, 'rate "10": a rate needs a unit, such as 10mbps'],
@@ -191,6 +227,15 @@ const refused: [unknown, string][] = [
 test.each(refused)("%o is refused: %s", (written, sentence) => {
   expect(() => parsePolicy(written)).toThrow(PolicyError);
   expect(() => parsePolicy(written)).toThrow(sentence);
+});
+
+test("everything that is wrong is said, each with its place", () => {
+  const result = readPolicy({ latency: 5, uplink: { rat: 1, rate: "1" }, timeout: "1ms", x: 1, y: 2, targets: ["z"] });
+  const problems = "problems" in result ? result.problems : [];
+  expect(
+    problems.map(({ parts, unknownKey }) => [...parts, ...(unknownKey === undefined ? [] : [`${unknownKey}?`])]),
+  ).toEqual([["latency"], ["uplink", "rate"], ["uplink", "rat?"], ["timeout"], ["targets", 0], ["x?"], ["y?"]]);
+  expect(problems.at(-1)?.problem).toBe('unknown field "y"; the nearest is dns');
 });
 
 describe("targets can be observed by the faults they narrow", () => {
