@@ -20,6 +20,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["isAbandoned"] = Napi::Function::New(env, is_abandoned, "isAbandoned");
   exports["spawnTarget"] = Napi::Function::New(env, spawn_target, "spawnTarget");
   exports["listSockets"] = Napi::Function::New(env, list_sockets, "listSockets");
+  exports["intercepted"] = Napi::Function::New(env, intercepted, "intercepted");
+  exports["enterPolicy"] = Napi::Function::New(env, enter_policy, "enterPolicy");
+  exports["threadId"] = Napi::Function::New(env, thread_id, "threadId");
   return exports;
 }
 

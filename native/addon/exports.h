@@ -14,6 +14,9 @@ Napi::Function export_segment_class(Napi::Env env);
 Napi::Value is_abandoned(const Napi::CallbackInfo& info);
 Napi::Value spawn_target(const Napi::CallbackInfo& info);
 Napi::Value list_sockets(const Napi::CallbackInfo& info);
+Napi::Value intercepted(const Napi::CallbackInfo& info);
+void enter_policy(const Napi::CallbackInfo& info);
+Napi::Value thread_id(const Napi::CallbackInfo& info);
 
 // An Error with Node's usual properties: code (ENOENT and so on) and syscall.
 Napi::Error system_error(Napi::Env env, int number, const char* syscall_name, const std::string& sentence);

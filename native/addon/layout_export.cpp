@@ -8,7 +8,7 @@
 
 namespace mishap {
 
-static_assert(kLayoutHash == 0x6eee5d2006a388b0ull,
+static_assert(kLayoutHash == 0xf02b080be007709aull,
               "the layout changed: change src/segment, its test, docs/contract.md and this hash with it");
 
 namespace {
@@ -62,6 +62,7 @@ constexpr Constant kConstants[] = {
     {"headerJournal", kHeaderJournal},
     {"headerUnix", kHeaderUnix},
     {"headerNames", kHeaderNames},
+    {"headerThreads", kHeaderThreads},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

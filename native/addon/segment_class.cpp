@@ -2,7 +2,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,6 +69,18 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceAccessor<&NativeSegment::capacities>("capacities"),
                            InstanceAccessor<&NativeSegment::shrunk>("shrunk"),
                            InstanceMethod<&NativeSegment::publish_row_bytes>("publishRow"),
+                           InstanceMethod<&NativeSegment::claim>("claimPolicy"),
+                           InstanceMethod<&NativeSegment::release>("releasePolicy"),
+                           InstanceMethod<&NativeSegment::withdraw>("withdrawPolicy"),
+                           InstanceMethod<&NativeSegment::restore>("restorePolicy"),
+                           InstanceMethod<&NativeSegment::read_policies>("readPolicies"),
+                           InstanceMethod<&NativeSegment::bind_thread>("bindThread"),
+                           InstanceMethod<&NativeSegment::unbind_thread>("unbindThread"),
+                           InstanceMethod<&NativeSegment::bound_to>("boundPolicy"),
+                           InstanceMethod<&NativeSegment::bind_project>("bindProject"),
+                           InstanceMethod<&NativeSegment::project_policy>("projectPolicy"),
+                           InstanceMethod<&NativeSegment::bind_fd>("bindSocket"),
+                           InstanceMethod<&NativeSegment::clear_fd>("clearSocket"),
                            InstanceMethod<&NativeSegment::read_row_bytes>("readRow"),
                            InstanceMethod<&NativeSegment::read_targets>("readTargets"),
                            InstanceMethod<&NativeSegment::read_struct>("readStruct"),
@@ -114,7 +128,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
       return static_cast<u32>(n);
     };
     const CreatedFile made = create_segment(path_.c_str(), {number("policies"), number("bindings"), number("processes"),
-                                                            number("owners"), number("flows"), number("events")});
+                                                            number("owners"), number("flows"), number("events"), number("histograms")});
     if (made.error)
       throw system_error(env, made.error, "open", std::string("could not ") + made.doing + " the segment " + path_);
     fd_ = made.fd;
@@ -137,6 +151,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     result["owners"] = Napi::Number::New(info.Env(), c.owners);
     result["flows"] = Napi::Number::New(info.Env(), c.flows);
     result["events"] = Napi::Number::New(info.Env(), c.events);
+    result["histograms"] = Napi::Number::New(info.Env(), c.histograms);
     return result;
   }
 
@@ -155,6 +170,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                                   "a policy has at most " + std::to_string(kTargetsPerPolicy) + " target rules");
     if (rows.size() != 1) throw Napi::TypeError::New(info.Env(), "argument 2 must hold one row");
     rows[0].target_count = static_cast<u32>(rules.size());
+    rows[0].holder = here();
     publish_row(segment, policy, rows[0], rules.data(), static_cast<u32>(rules.size()));
   }
 
@@ -182,10 +198,10 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     const u32 region = whole_number(info, 0);
     const u32 index = whole_number(info, 1);
     const Capacities& c = segment.count;
-    struct {
+    const struct {
       const void* base;
       u32 count, size;
-    } const regions[kRegions] = {
+    } regions[kRegions] = {
         {segment.rows, c.policies, sizeof(Row)},
         {segment.targets, c.policies * kTargetsPerPolicy, sizeof(Target)},
         {segment.bindings, c.bindings, sizeof(Binding)},
@@ -194,7 +210,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
         {segment.flows, c.flows, sizeof(Flow)},
         {segment.links, c.policies * kDirections, sizeof(Link)},
         {segment.stats, c.policies, sizeof(Stats)},
-        {segment.histograms, c.policies * kTimedFaults * kDirections, sizeof(Histogram)},
+        {segment.histograms, c.histograms, sizeof(Histogram)},
         {segment.events, c.events, sizeof(Event)},
     };
     if (region >= kRegions || index >= regions[region].count)
@@ -202,6 +218,103 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                                                   " lies outside the segment");
     const u8* at = static_cast<const u8*>(regions[region].base) + static_cast<size_t>(index) * regions[region].size;
     return copy_out(info.Env(), at, regions[region].size);
+  }
+
+  // This process, as bindings and slots know it.
+  static u64 here() {
+    static const u64 process = process_key(getpid(), start_time(getpid()));
+    return process;
+  }
+
+  u32 policy_argument(const Napi::CallbackInfo& info, size_t index) {
+    const u32 policy = whole_number(info, index);
+    if (policy >= open_segment(info.Env()).count.policies) throw Napi::RangeError::New(info.Env(), policy_named(policy));
+    return policy;
+  }
+  // A policy or, by -1, none.
+  i32 optional_policy(const Napi::CallbackInfo& info, size_t index) {
+    const bool none = info[index].IsNumber() && info[index].As<Napi::Number>().DoubleValue() == -1;
+    return none ? -1 : static_cast<i32>(policy_argument(info, index));
+  }
+  static i32 thread_argument(const Napi::CallbackInfo& info) { return static_cast<i32>(whole_number(info, 0)); }
+
+  // claimPolicy(from): holds a free slot for this process; -1 when all are held.
+  Napi::Value claim(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), claim_policy(open_segment(info.Env()), here(), whole_number(info, 0)));
+  }
+  void release(const Napi::CallbackInfo& info) {
+    release_policy(open_segment(info.Env()), policy_argument(info, 0), here());
+  }
+  void withdraw(const Napi::CallbackInfo& info) {
+    set_withdrawn(open_segment(info.Env()), policy_argument(info, 0), true);
+  }
+  void restore(const Napi::CallbackInfo& info) {
+    set_withdrawn(open_segment(info.Env()), policy_argument(info, 0), false);
+  }
+
+  // Every policy ever published: its slot, name and holder.
+  Napi::Value read_policies(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const u64 run = process_key(load(&segment.header->owner_pid), load(&segment.header->owner_start));
+    Napi::Array policies = Napi::Array::New(info.Env());
+    for (u32 i = 0; i < segment.count.policies; i++) {
+      Row row;
+      if (row_sequence(segment, static_cast<i32>(i)) == 0 || !read_row(segment, static_cast<i32>(i), &row)) continue;
+      row.name[sizeof(row.name) - 1] = 0;
+      Napi::Object policy = Napi::Object::New(info.Env());
+      policy["index"] = Napi::Number::New(info.Env(), i);
+      policy["name"] = Napi::String::New(info.Env(), row.name);
+      policy["held"] = row.holder == 0 ? "free" : row.holder == run ? "run" : row.holder == here() ? "here" : "elsewhere";
+      policy["withdrawn"] = Napi::Boolean::New(info.Env(), row.withdrawn);
+      policies[policies.Length()] = policy;
+    }
+    return policies;
+  }
+
+  void bind_or_throw(Napi::Env env, i32 tid, i32 policy) {
+    if (!bind(open_segment(env), {here(), tid}, policy))
+      throw Napi::Error::New(env, "no room for another binding: a run takes " + std::to_string(segment_.count.bindings));
+  }
+  // bindThread(tid, policy): tid 0 for this whole process, policy -1 for explicitly none.
+  void bind_thread(const Napi::CallbackInfo& info) {
+    bind_or_throw(info.Env(), thread_argument(info), optional_policy(info, 1));
+  }
+  void unbind_thread(const Napi::CallbackInfo& info) { bind_or_throw(info.Env(), thread_argument(info), kUnbound); }
+  Napi::Value bound_to(const Napi::CallbackInfo& info) {
+    i32 policy;
+    if (!find_binding(open_segment(info.Env()), {here(), thread_argument(info)}, &policy)) return info.Env().Undefined();
+    return Napi::Number::New(info.Env(), policy);
+  }
+  void bind_project(const Napi::CallbackInfo& info) {
+    const i32 policy = optional_policy(info, 0);
+    store(&segment_.header->default_policy, policy);
+    add(&segment_.header->generation, 1u);
+  }
+  Napi::Value project_policy(const Napi::CallbackInfo& info) {
+    return Napi::Number::New(info.Env(), load(&open_segment(info.Env()).header->default_policy));
+  }
+
+  static u64 cookie_of(const Napi::CallbackInfo& info, i32 fd) {
+    u64 cookie = 0;
+    socklen_t length = sizeof(cookie);
+    if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &length) != 0)
+      throw system_error(info.Env(), errno, "getsockopt", "descriptor " + std::to_string(fd) + " is not a socket");
+    return cookie;
+  }
+  // bindSocket(fd, policy): the socket keeps its owner, or gets this thread for one.
+  void bind_fd(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    const i32 fd = static_cast<i32>(whole_number(info, 0));
+    const i32 policy = optional_policy(info, 1);
+    const u64 cookie = cookie_of(info, fd);
+    Caller owner = {here(), static_cast<i32>(syscall(SYS_gettid))};
+    if (const Owner* known = find_owner(segment, cookie)) owner = {load(&known->process), load(&known->tid)};
+    bind_socket(segment, cookie, fd, policy, owner, monotonic_ns());
+  }
+  // clearSocket(fd): from now on it follows whichever thread uses it.
+  void clear_fd(const Napi::CallbackInfo& info) {
+    const i32 fd = static_cast<i32>(whole_number(info, 0));
+    bind_socket(open_segment(info.Env()), cookie_of(info, fd), fd, -1, {0, 0}, monotonic_ns());
   }
 
   Napi::Value read_header(const Napi::CallbackInfo& info) {
@@ -286,7 +399,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
       throw Napi::RangeError::New(info.Env(), policy_named(policy));
     Header* header = segment.header;
     store(&header->default_policy, policy);
-    store(&header->flags, flags);
+    __atomic_fetch_or(&header->flags, flags, __ATOMIC_RELAXED);  // publishing rules may have set others
     store(&header->run_seed, seed);
     store(&header->owner_pid, static_cast<i32>(getpid()));
     store(&header->owner_start, start_time(getpid()));

@@ -15,7 +15,7 @@
 namespace mishap {
 namespace {
 
-constexpr Capacities kFloor = {1, 64, 32, 64, 256, 64};
+constexpr Capacities kFloor = {2, 64, 32, 64, 256, 64, 24};
 constexpr time_t kUnfinishedAfterSeconds = 10;
 
 bool halve(u32* value, u32 floor) {
@@ -32,6 +32,7 @@ bool halve_all(Capacities* c) {
   smaller |= halve(&c->owners, kFloor.owners);
   smaller |= halve(&c->flows, kFloor.flows);
   smaller |= halve(&c->events, kFloor.events);
+  smaller |= halve(&c->histograms, kFloor.histograms);
   return smaller;
 }
 

@@ -44,7 +44,9 @@ MISHAP_STRUCT(FlowDirection, 56, "A flow's state in one direction.", MISHAP_FLOW
   FIELD(u64, name_hash, "hash of the peer's host name where one is known")                            \
   FIELD(u64, first_op_ns, "CLOCK_MONOTONIC")                                                          \
   FIELD(u64, wait_since_ns, "first empty receive since the last progress; 0 none")                    \
-  ARRAY(u64, reserved, 2, "zero")                                                                     \
+  FIELD(u64, owner_process, "whose thread's binding holds: pid << 32 | low half of its start time")   \
+  FIELD(i32, owner_tid, "that thread; 0 whichever uses the socket")                                   \
+  FIELD(u32, reserved, "zero")                                                                        \
   FIELD(u64, rtt_ns, "measured while connecting")                                                     \
   FIELD(FlowDirection, up, "uplink")                                                                  \
   FIELD(FlowDirection, down, "downlink")                                                             \

@@ -26,6 +26,7 @@ constexpr u32 kFallbacks = static_cast<u32>(Fallback::Count);
 constexpr u32 kHeaderJournal = 1;  // write decisions to the journal
 constexpr u32 kHeaderUnix = 2;     // some target says unix://
 constexpr u32 kHeaderNames = 4;    // some target needs host names
+constexpr u32 kHeaderThreads = 8;  // some thread has a binding of its own
 
 #define MISHAP_REGION_ENTRY(FIELD, ARRAY)             \
   FIELD(u64, offset, "bytes from the start of the segment") \
@@ -46,7 +47,7 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, lease_expiry_ns, "CLOCK_MONOTONIC; past it every call passes through")                     \
   FIELD(u64, epoch_ns, "CLOCK_MONOTONIC; the origin of schedules")                                      \
   FIELD(u32, generation, "changes with every policy, target or binding; resolved flows look again")     \
-  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed")                       \
+  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings")                       \
   FIELD(u64, run_seed, "the seed of the run; rows without one of their own use it")                     \
   FIELD(u64, flows_opened, "flows seen since the start")                                                \
   FIELD(u64, folded_ops, "ops of flows whose slot was reused")                                          \
@@ -57,7 +58,7 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, io_uring_denied, "io_uring_setup calls answered ENOSYS")                                   \
   ARRAY(u64, fallbacks, 9, "calls passed through, by reason")                                           \
   FIELD(i32, courier_pid, "the process that holds the lines out; 0 none")                               \
-  FIELD(u32, reserved_word, "zero")                                                                     \
+  FIELD(u32, histograms_used, "rows of that region given to policies")                                  \
   ARRAY(u64, reserved, 20, "zero")                                                                      \
   ARRAY(RegionEntry, regions, 10, "rows, targets, bindings, processes, owners, flows, links, stats, histograms, journal")
 MISHAP_STRUCT(Header, 576, "The segment's first bytes.", MISHAP_HEADER)

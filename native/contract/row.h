@@ -20,6 +20,7 @@ MISHAP_STRUCT(RowDirection, 48, "What holds in one direction: the common field, 
 #define MISHAP_ROW(FIELD, ARRAY)                                                                 \
   FIELD(u32, seq, "sequence lock: odd while written; 0 never written")                           \
   FIELD(u32, faults, "bits of Fault: what this policy asks for at all")                          \
+  FIELD(u64, holder, "process that holds this slot: pid << 32 | low half of its start time; 0 nobody") \
   ARRAY(char, name, 64, "policy name, NUL-terminated, cut to fit")                               \
   FIELD(u64, seed, "of every draw")                                                              \
   FIELD(RowDirection, up, "uplink")                                                              \
@@ -63,7 +64,8 @@ MISHAP_STRUCT(RowDirection, 48, "What holds in one direction: the common field, 
   FIELD(u8, inject_length, "bytes of inject_data, at most 64")                                   \
   FIELD(u8, find_length, "bytes of replace_find, at most 32")                                    \
   FIELD(u8, replace_length, "bytes of replace_with, at most 32")                                 \
-  ARRAY(u8, reserved, 2, "zero")                                                                 \
+  FIELD(u8, withdrawn, "1: unregistered; kept for evidence, in nobody's force")                  \
+  FIELD(u8, reserved, "zero")                                                                    \
   FIELD(u32, mutation_every_n, "cadence: every n-th call of a direction; 1 each")                \
   FIELD(u32, corrupt_count, "bytes to corrupt")                                                  \
   FIELD(u64, corrupt_seed, "0: the row's seed")                                                  \
@@ -77,6 +79,6 @@ MISHAP_STRUCT(RowDirection, 48, "What holds in one direction: the common field, 
   ARRAY(u8, inject_data, 64, "payload_mutation.inject_data")                                     \
   ARRAY(u8, replace_find, 32, "payload_mutation.replace_find")                                   \
   ARRAY(u8, replace_with, 32, "payload_mutation.replace_with")
-MISHAP_STRUCT(Row, 544, "A policy, compiled.", MISHAP_ROW)
+MISHAP_STRUCT(Row, 552, "A policy, compiled.", MISHAP_ROW)
 
 }  // namespace mishap

@@ -38,8 +38,9 @@ static_assert(histogram_bucket(histogram_floor_ns(1000)) == 1000 && histogram_bu
   FIELD(u64, connects, "connect ops")                                                             \
   FIELD(u64, lookups, "dns ops")                                                                  \
   FIELD(u64, reserved, "zero")                                                                    \
-  FIELD(u64, lost_held_bytes, "bytes held back that their process took with it")
-MISHAP_STRUCT(Stats, 1088, "Counters of a policy.", MISHAP_STATS)
+  FIELD(u64, lost_held_bytes, "bytes held back that their process took with it")                  \
+  ARRAY(u16, histograms, 24, "12 timed faults x 2 directions: 1 + row of the histograms region; 0 none")
+MISHAP_STRUCT(Stats, 1136, "Counters of a policy.", MISHAP_STATS)
 
 #define MISHAP_HISTOGRAM(FIELD, ARRAY)                                                            \
   FIELD(u64, count, "samples")                                                                    \
@@ -48,7 +49,7 @@ MISHAP_STRUCT(Stats, 1088, "Counters of a policy.", MISHAP_STATS)
   FIELD(u64, max_ns, "largest sample")                                                            \
   FIELD(u64, asked_sum_ns, "what the decisions asked for, summed over the same samples")          \
   ARRAY(u32, buckets, 5120, "log-linear, see native/contract/stats.h")
-MISHAP_STRUCT(Histogram, 20520, "Delivered time of one fault in one direction.", MISHAP_HISTOGRAM)
+MISHAP_STRUCT(Histogram, 20520, "Delivered time of one fault of one policy in one direction.", MISHAP_HISTOGRAM)
 static_assert(kHistogramBuckets == 5120 && kFaults == 17 && kTimedFaults == 12 && kStages == 9 && kVerdicts == 10);
 
 }  // namespace mishap

@@ -5,12 +5,14 @@
 
 namespace mishap {
 
+constexpr i32 kUnbound = -2;
+
 #define MISHAP_BINDING(FIELD, ARRAY)                                                    \
   FIELD(u32, seq, "sequence lock; 0 free")                                              \
-  FIELD(i32, pid, "process")                                                            \
   FIELD(i32, tid, "thread; 0 the whole process")                                        \
-  FIELD(i32, policy, "policy index; -1 explicitly none")                                \
-  FIELD(u64, start, "start time of that thread or process, clock ticks since boot")
+  FIELD(u64, process, "pid << 32 | low half of its start time")                         \
+  FIELD(i32, policy, "policy index; -1 explicitly none, -2 no longer bound")            \
+  FIELD(u32, reserved, "zero")
 MISHAP_STRUCT(Binding, 24, "A policy attached to a thread or a process.", MISHAP_BINDING)
 
 enum class ProcessState : u32 { Free, Starting, Attached, Execing, Gone };
@@ -28,15 +30,16 @@ enum class OwnerSource : u32 { Interceptor = 1, Kernel = 2 };
 
 #define MISHAP_OWNER(FIELD, ARRAY)                                                      \
   FIELD(u64, cookie, "socket cookie; 0 free")                                           \
+  FIELD(u64, process, "process that created it: pid << 32 | low half of its start time") \
   FIELD(i32, pid, "process that created it")                                            \
-  FIELD(i32, tid, "thread that created it")                                             \
+  FIELD(i32, tid, "thread that created it; 0 nobody: it belongs to whoever uses it")    \
   FIELD(i32, fd, "descriptor at creation, -1 unknown")                                  \
   FIELD(i32, bound_policy, "policy bound to the socket by name, or -1")                 \
   FIELD(u32, source, "1 interceptor, 2 kernel")                                         \
   FIELD(u32, role, "Role")                                                              \
   FIELD(u64, created_ns, "CLOCK_MONOTONIC")                                             \
   FIELD(u64, cgroup, "cgroup id where the kernel said it, else 0")
-MISHAP_STRUCT(Owner, 48, "Who owns a socket.", MISHAP_OWNER)
+MISHAP_STRUCT(Owner, 56, "Who owns a socket.", MISHAP_OWNER)
 
 #define MISHAP_LINK(FIELD, ARRAY)                                                       \
   FIELD(u64, rate_clock_ns, "GCRA theoretical arrival time, CLOCK_MONOTONIC")           \

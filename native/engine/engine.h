@@ -78,11 +78,15 @@ struct Names {
 struct Resolution {
   i32 policy = -1;
   bool wants_sni = false;  // a rule with `sni` may still match once the ClientHello is seen
+  bool by_caller = false;  // nothing is bound to the flow or its owner: it follows whichever thread uses it
 };
 // R0, once a flow and whenever a policy, a binding or a name changed: fd owner, then thread, process, project; then targets.
-Resolution resolve(const Segment& segment, const Flow& flow, const Names& names, i32 pid, i32 tid);
-// Whether a name looked up is one that the thread's policy faults; the policy or -1.
-i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid);
+Resolution resolve(const Segment& segment, const Flow& flow, const Names& names, Caller caller);
+// The policy that holds for a flow before its targets are asked: bound to it by name, else to the thread that owns it, else
+// what is bound to the caller, its process, the project; -1 none.
+i32 policy_of(const Segment& segment, const Flow& flow, Caller caller, bool* by_caller);
+// Whether a name looked up under a policy is one that it faults: the policy, or -1.
+i32 resolve_lookup(const Segment& segment, const char* host, i32 policy);
 
 // Whether the flow's policy wants this, before a call is begun: for what has to be set up ahead.
 struct Wants {

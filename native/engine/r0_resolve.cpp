@@ -1,4 +1,4 @@
-// R0 resolve: which policy holds for a flow. The binding chain (fd owner, thread, process, project) names a policy, its
+// R0 resolve: which policy holds for a flow. The chain of bindings (fd owner, thread, process, project) names a policy, its
 // targets narrow it by priority, its schedule says how much of it is in force now.
 #include <string.h>
 
@@ -38,17 +38,25 @@ Match matches(const Target& rule, const Flow& flow, const Names& names) {
   return Match::Yes;
 }
 
-i32 chain(const Segment& segment, i32 flow_bound, i32 pid, i32 tid) {
-  return flow_bound >= 0 ? flow_bound : bound_policy(segment, pid, tid);
-}
-
 }  // namespace
 
-Resolution resolve(const Segment& segment, const Flow& flow, const Names& names, i32 pid, i32 tid) {
+i32 policy_of(const Segment& segment, const Flow& flow, Caller caller, bool* by_caller) {
+  *by_caller = false;
+  if (in_use(segment, flow.bound_policy)) return flow.bound_policy;
+  if (load(&segment.header->flags) & kHeaderThreads) {
+    i32 policy;
+    const bool owned = flow.owner_tid && (flow.owner_tid != caller.tid || flow.owner_process != caller.process);
+    if (owned && find_binding(segment, {flow.owner_process, flow.owner_tid}, &policy)) return policy;
+    *by_caller = owned || !flow.owner_tid || !find_binding(segment, caller, &policy);
+  }
+  return bound_policy(segment, caller);
+}
+
+Resolution resolve(const Segment& segment, const Flow& flow, const Names& names, Caller caller) {
   Resolution result;
   // The end that connected carries a flow's faults; the accepting end only a policy bound to it by name.
-  if (flow.carried_by_peer && flow.bound_policy < 0) return result;
-  i32 policy = chain(segment, flow.bound_policy, pid, tid);
+  if (flow.carried_by_peer && !in_use(segment, flow.bound_policy)) return result;
+  i32 policy = policy_of(segment, flow, caller, &result.by_caller);
   const Row* row = cached_row(segment, policy);
   if (!row) return result;
   if (row->target_count == 0) {
@@ -69,8 +77,7 @@ Resolution resolve(const Segment& segment, const Flow& flow, const Names& names,
   return result;
 }
 
-i32 resolve_lookup(const Segment& segment, const char* host, i32 pid, i32 tid) {
-  i32 policy = bound_policy(segment, pid, tid);
+i32 resolve_lookup(const Segment& segment, const char* host, i32 policy) {
   const Row* row = cached_row(segment, policy);
   constexpr u32 dns_faults = bit(Fault::DnsDelay) | bit(Fault::DnsTimeout) | bit(Fault::DnsNxdomain);
   if (!row || !(row->faults & dns_faults)) return -1;

@@ -23,10 +23,11 @@ extern "C" int sched_yield() { return 0; }
 
 namespace {
 
-constexpr Capacities kCapacities = {1, 4, 4, 4, 8, 8};
+constexpr Capacities kCapacities = {2, 4, 4, 4, 8, 8, 2};
 constexpr u64 kCookies[] = {1, 2, 9, ~0ull};  // in the table, in the table, new, and no socket's
 constexpr u64 kDelayNs = 1000000;  // of the only samples recorded
 constexpr i32 kPids[] = {100, 101, 0, -1};
+constexpr Caller kCaller = {process_key(100, 1), 101};
 
 FlowOpening opening_of(u64 cookie) {
   FlowOpening opening = {};
@@ -63,7 +64,7 @@ void fill(u8* base, u64 size) {
   rules[1].prefix_length = 104;
   rules[1].port_ranges = 1;
   expect(publish_row(segment, 0, row, rules, 2));
-  *segment.bindings = {2, 100, 101, 0, 1};
+  expect(bind(segment, kCaller, 0));
   expect(register_process(segment, 100, 1, "0.1", "/usr/bin/program", 1) != nullptr);
   Owner owner = {};
   owner.cookie = 1;
@@ -108,7 +109,7 @@ void use(const Segment& segment) {
   in_force(segment);
   lease_holds(segment, 1);
   touch(segment.header);
-  for (i32 policy : {-1, 0, 1, 0x7fffffff, bound_policy(segment, 100, 101)}) use_policy(segment, policy);
+  for (i32 policy : {-1, 0, 1, 0x7fffffff, bound_policy(segment, kCaller)}) use_policy(segment, policy);
   // Both ends of the timed histograms, whose rows are the largest.
   for (u32 fault = 0; fault < kFaults; fault++) {
     Histogram* histogram = histogram_of(segment, 0, static_cast<Fault>(fault), Direction::Downlink);
@@ -128,9 +129,16 @@ void use(const Segment& segment) {
     publish_owner(segment, owner);
   }
   for (i32 pid : kPids) {
-    bound_policy(segment, pid, 0);
+    bound_policy(segment, {process_key(pid, 1), 0});
     if (Process* process = find_process(segment, pid, 1)) touch(process);
     register_process(segment, pid, 2, "0.2/1", "/opt/a/path/that/is/longer/than/the/field/that/has/to/hold/its/end", 1);
+  }
+  for (i32 policy : {1, -1, kUnbound}) bind(segment, {process_key(200, 1), 3}, policy);
+  bind_socket(segment, kCookies[2], 3, 1, kCaller, 1);
+  for (u32 i = 0; i < 2; i++) {
+    const i32 policy = claim_policy(segment, process_key(200, 1), i);
+    expect(policy < static_cast<i32>(segment.count.policies));
+    if (policy >= 0) release_policy(segment, static_cast<u32>(policy), process_key(200, 1));
   }
   for (u32 i = 0; i < 10; i++) push_event(segment, Event{});
   u32 patience = 0;

@@ -53,9 +53,11 @@ struct Self {
   bool ready;        // the constructor ran
   bool attached;     // a valid segment is mapped
   i32 pid;           // as of the constructor or the last fork; differs in a vfork child, whose tables are its parent's
+  u64 process;       // pid and start time, as bindings know it
   Segment segment;
   u32 held;          // units held back anywhere in this process
   u32 linked;        // 1 once a flow of this process is linked
+  u32 marked_lookups;  // 1: getaddrinfo's flags may name the policy of a look-up (inside.cpp)
   char lineage[40];
   char courier_path[108];
 };
@@ -69,12 +71,15 @@ struct Thread {
   bool named;
   bool inside;  // in one of our slow paths
   i32 tid;
+  u32 entered;  // 1 + the policy that sockets opened now are bound to; 0 none
 };
 extern thread_local constinit Thread thread;
 void name_thread();
 i32 thread_id();
+inline Caller caller() { return {self.process, thread_id()}; }
 // Whether a process carries the interceptor under this segment.
 bool in_project(i32 pid);
+const char* segment_path();
 u64 now_ns();
 u64 coarse_now_ns();  // a few milliseconds behind at most, for a tenth of the cost
 
@@ -164,6 +169,10 @@ struct Socket {
   u64 routed;              // hash of the last destination that a datagram could be sent to
   u32 refs;
   u16 local_port;
+  i32 bound_policy;    // by name, when it was opened; -1 none
+  Caller owner;        // whose thread's binding holds for it
+  bool by_caller;      // nothing is bound to either: it follows the thread that uses it, when last resolved `resolved_for`
+  i32 resolved_for;
   bool listening, wants_sni, program_stamps, stamped, resolver;
   bool shut;           // its FIN is on the line: nothing may be sent any more
   bool ended;          // the last connect failed: a further one is a new conversation
@@ -232,6 +241,10 @@ void stamp_arrivals(int fd, Socket* socket);
 u64 cookie_of(int fd);
 // inet_diag (unprivileged): the cookie of the socket whose local end is `local` and whose peer is `peer`; 0 none.
 u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& peer);
+
+// Where the flags of getaddrinfo carry 1 + the policy of a look-up, in programs that know of mishap: the thread that looks a
+// name up may not be the one that asked (libuv's pool). The C library's own flags end at bit 10.
+constexpr int kLookupPolicyShift = 16;
 
 // Host names learned from answers.
 void learn_name(const u8 address[16], const char* host);

@@ -72,10 +72,11 @@ Flow* flow_of_name(const char* host, i32 policy) {
 
 enum class Answer : u8 { Real, NotFound, TryAgain };
 
-// Decides a look-up that begins (or an answer that arrived) at `from_ns`, waits as decided, and says how it ends.
-Answer decide_lookup(const char* host, u64 from_ns) {
+// Decides a look-up under the policy that is bound to it, which begins (or whose answer arrived) at `from_ns`; waits as
+// decided, and says how it ends.
+Answer decide_lookup(const char* host, u64 from_ns, i32 bound) {
   if (!host || !host[0] || !active()) return Answer::Real;
-  i32 policy = engine::resolve_lookup(self.segment, host, self.pid, thread_id());
+  i32 policy = engine::resolve_lookup(self.segment, host, bound);
   Flow* flow = policy >= 0 ? flow_of_name(host, policy) : nullptr;
   if (!flow) return Answer::Real;
   engine::Call call;
@@ -100,13 +101,20 @@ Answer decide_lookup(const char* host, u64 from_ns) {
   return answer;
 }
 
+// The policy of whoever looks a name up: the one that the look-up itself names, or else this thread's.
+i32 policy_of_lookup(i32 named) {
+  if (!active()) return -1;
+  if (named < 0) named = static_cast<i32>(thread.entered) - 1;
+  return in_use(self.segment, named) ? named : bound_policy(self.segment, caller());
+}
+
 // A look-up through libc. Numeric addresses are no look-ups.
-Answer look_up(const char* host) {
+Answer look_up(const char* host, i32 named = -1) {
   if (!host) return Answer::Real;
   u8 scratch[16];
   if (inet_pton(AF_INET, host, scratch) == 1 || inet_pton(AF_INET6, host, scratch) == 1) return Answer::Real;
   int kept = errno;
-  Answer answer = decide_lookup(host, now_ns());
+  Answer answer = decide_lookup(host, now_ns(), policy_of_lookup(named));
   errno = kept;
   return answer;
 }
@@ -199,7 +207,9 @@ ssize_t receive_answer(const Incoming& in, Socket* socket, RealReceive original,
     wire::Response response;
     if (!wire::parse_response(bytes, size, &response)) return n;
     for (u32 i = 0; i < response.address_count; i++) learn_name(response.addresses[i], response.name);
-    Answer answer = still_ours(in.fd, socket) ? decide_lookup(response.name, now_ns()) : Answer::Real;
+    bool by_caller;
+    i32 bound = socket->flow ? engine::policy_of(self.segment, *socket->flow, caller(), &by_caller) : policy_of_lookup(-1);
+    Answer answer = still_ours(in.fd, socket) ? decide_lookup(response.name, now_ns(), bound) : Answer::Real;
     if (answer == Answer::Real) return n;
     if (answer == Answer::NotFound) {
       size = wire::make_nxdomain(bytes, size, bytes, sizeof(bytes));
@@ -217,8 +227,16 @@ namespace slow {
 
 int getaddrinfo(const char* host, const char* service, const addrinfo* hints, addrinfo** result) {
   Guard guard;
+  i32 named = -1;
+  addrinfo plain;
+  if (hints && load(&self.marked_lookups)) {
+    named = (hints->ai_flags >> kLookupPolicyShift) - 1;
+    plain = *hints;
+    plain.ai_flags &= (1 << kLookupPolicyShift) - 1;
+    hints = &plain;
+  }
   bool numeric = hints && (hints->ai_flags & AI_NUMERICHOST);
-  Answer answer = guard && host && !numeric ? look_up(host) : Answer::Real;
+  Answer answer = guard && host && !numeric ? look_up(host, named) : Answer::Real;
   if (answer == Answer::NotFound) return EAI_NONAME;
   if (answer == Answer::TryAgain) return EAI_AGAIN;
   int status = real.getaddrinfo(host, service, hints, result);
@@ -247,7 +265,7 @@ hostent* gethostbyaddr(const void* address, socklen_t length, int family) {
   char name[80];
   reverse_name(address, family, name, sizeof(name));
   Guard guard;
-  Answer answer = guard ? decide_lookup(name, now_ns()) : Answer::Real;
+  Answer answer = guard ? decide_lookup(name, now_ns(), policy_of_lookup(-1)) : Answer::Real;
   if (answer == Answer::Real) return real.gethostbyaddr(address, length, family);
   h_errno = herrno_of(answer);
   return nullptr;
@@ -256,7 +274,7 @@ int gethostbyaddr_r(const void* address, socklen_t length, int family, hostent* 
   char name[80];
   reverse_name(address, family, name, sizeof(name));
   Guard guard;
-  Answer answer = guard ? decide_lookup(name, now_ns()) : Answer::Real;
+  Answer answer = guard ? decide_lookup(name, now_ns(), policy_of_lookup(-1)) : Answer::Real;
   if (answer == Answer::Real) return real.gethostbyaddr_r(address, length, family, entry, buffer, size, result, error);
   *result = nullptr;
   *error = herrno_of(answer);

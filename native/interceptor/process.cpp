@@ -91,7 +91,9 @@ void enter_process() {
   char program[256];
   long n = readlink("/proc/self/exe", program, sizeof(program) - 1);
   program[n > 0 ? n : 0] = 0;
-  register_process(self.segment, self.pid, start_time_of(self.pid), self.lineage, program, now_ns());
+  const u64 start = start_time_of(self.pid);
+  self.process = process_key(self.pid, start);
+  register_process(self.segment, self.pid, start, self.lineage, program, now_ns());
 }
 
 // fork: the child is the n-th of the thread that forked, and starts a tree of its own.
@@ -270,6 +272,7 @@ void* run_thread(void* given) {
 
 }  // namespace
 
+const char* segment_path() { return segment_entry + sizeof(kSegmentVariable); }
 bool in_project(i32 pid) { return find_process(self.segment, pid, start_time_of(pid)) != nullptr; }
 
 u64 now_ns() {

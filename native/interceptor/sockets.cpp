@@ -61,7 +61,7 @@ Socket* take_socket() {
         u8* rest = reinterpret_cast<u8*>(&chunk[i]);
         memset(rest, 0, offsetof(Socket, refs));
         memset(rest + offsetof(Socket, refs) + sizeof(u32), 0, sizeof(Socket) - offsetof(Socket, refs) - sizeof(u32));
-        chunk[i].policy = -1;
+        chunk[i].policy = chunk[i].bound_policy = -1;
         return &chunk[i];
       }
   }
@@ -106,6 +106,14 @@ bool foreign_by_nature(int fd) {
   return true;
 }
 
+// Somebody may have said whose a socket is: by binding its descriptor, or in another process, before it came here.
+void take_owner(Socket* socket) {
+  const Owner* found = find_owner(self.segment, socket->cookie);
+  if (!found) return;
+  socket->bound_policy = load(&found->bound_policy);
+  socket->owner = {load(&found->process), load(&found->tid)};
+}
+
 // A descriptor met for the first time: inherited, received, or opened before us.
 Socket* look_at(int fd) {
   int kept = errno;
@@ -123,6 +131,7 @@ Socket* look_at(int fd) {
     if (socket) {
       socket->listening = option(fd, SO_ACCEPTCONN) == 1;
       socket->cookie = cookie_of(fd);
+      take_owner(socket);
       // A flow that another process of the project opened goes on with its state.
       socket->flow = find_flow(self.segment, socket->cookie);
       if (!socket->flow && socket->stream && !socket->listening) {
@@ -235,7 +244,9 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   memcpy(opening.peer, peer.address, sizeof(opening.peer));
   opening.ordinal = id.ordinal;
   opening.pid = self.pid;
-  opening.bound_policy = -1;
+  take_owner(socket);
+  opening.bound_policy = socket->bound_policy;
+  opening.owner = socket->owner;
   bool fresh;
   Flow* flow = open_flow(self.segment, opening, &fresh);
   if (!flow) return false;
@@ -250,10 +261,11 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   socket->ended = false;
   Owner owner = {};
   owner.cookie = socket->cookie;
+  owner.process = socket->owner.process;
   owner.pid = self.pid;
-  owner.tid = thread_id();
+  owner.tid = socket->owner.tid;
   owner.fd = fd;
-  owner.bound_policy = -1;
+  owner.bound_policy = socket->bound_policy;
   owner.source = static_cast<u32>(OwnerSource::Interceptor);
   owner.role = static_cast<u32>(role);
   owner.created_ns = now_ns();
@@ -267,7 +279,9 @@ void resolve_policy(int fd, Socket* socket) {
   Flow* flow = socket->flow;
   char host[256] = "";
   if (load(&self.segment.header->flags) & kHeaderNames) name_of(flow->peer, host, sizeof(host));
-  engine::Resolution found = engine::resolve(self.segment, *flow, {host, socket->sni, socket->path}, self.pid, thread_id());
+  engine::Resolution found = engine::resolve(self.segment, *flow, {host, socket->sni, socket->path}, caller());
+  socket->by_caller = found.by_caller;
+  socket->resolved_for = found.by_caller ? thread_id() : 0;
   socket->wants_sni = found.wants_sni && socket->sni_bytes < 4096;
   if (found.policy != load(&flow->policy)) {
     fold_flow(self.segment, flow);
@@ -277,13 +291,13 @@ void resolve_policy(int fd, Socket* socket) {
   socket->wants = engine::wants(self.segment, found.policy);
   // Calm: nothing is asked of it now, and nothing would be if a datagram went to another peer.
   bool calm = found.policy >= 0 ? !socket->wants.anything
-                                : socket->stream || bound_policy(self.segment, self.pid, thread_id()) < 0;
-  calm = calm && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
+                                : socket->stream || engine::policy_of(self.segment, *flow, caller(), &found.by_caller) < 0;
+  calm = calm && !socket->by_caller && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
   socket->calm_generation = calm ? socket->generation : 0;
   bool link = found.policy >= 0 && !socket->resolver && ((socket->stream ? socket->wants.delays : socket->wants.dated) || socket->wants.holds);
   if (link && !socket->linked) begin_link(fd, socket);
   else if (!link && socket->linked) end_link(socket);
-  socket->settled_generation = found.policy >= 0 && !socket->wants_sni && !socket->resolver ? socket->generation : 0;
+  socket->settled_generation = found.policy >= 0 && !socket->by_caller && !socket->wants_sni && !socket->resolver ? socket->generation : 0;
 }
 
 bool local_address(const Endpoint& a, const Endpoint& b) {
@@ -355,6 +369,8 @@ void note_socket(int fd, int family, int type) {
   }
   Socket* socket = take_socket();
   if (!socket) return;
+  socket->owner = caller();
+  socket->bound_policy = static_cast<i32>(thread.entered) - 1;
   int bare = type & ~(SOCK_CLOEXEC | SOCK_NONBLOCK);
   socket->family = static_cast<u8>(family);
   socket->stream = bare != SOCK_DGRAM;
@@ -442,6 +458,12 @@ void open_accepted(int fd, int listener) {
   Socket* socket = slot ? load_acquire(slot) : nullptr;
   if (!socket) return;
   socket->stream = true;
+  if (Socket* from = listener >= 0 ? socket_of(listener) : nullptr) {  // what is accepted belongs to whose listener it is
+    if (!from->cookie) from->cookie = cookie_of(listener);
+    take_owner(from);
+    socket->bound_policy = from->bound_policy;
+    socket->owner = from->owner;
+  }
   Endpoint local = {}, peer = {};
   if (socket->family != AF_UNIX) {
     named_endpoint(fd, false, &local);
@@ -491,7 +513,8 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
       socket->generation = 0;
     }
   }
-  if (socket->generation != load(&self.segment.header->generation)) resolve_policy(fd, socket);
+  const bool moved = socket->by_caller && socket->resolved_for != thread_id();
+  if (moved || socket->generation != load(&self.segment.header->generation)) resolve_policy(fd, socket);
   return socket->policy >= 0;
 }
 

@@ -32,7 +32,7 @@ constexpr RegionShape kShapes[kRegions] = {
     {sizeof(Binding), 1}, {sizeof(Process), 1},
     {sizeof(Owner), 1}, {sizeof(Flow), 1},
     {sizeof(Link), kDirections}, {sizeof(Stats), 1},
-    {sizeof(Histogram), kTimedFaults * kDirections}, {sizeof(Event), 1},
+    {sizeof(Histogram), 1}, {sizeof(Event), 1},
 };
 
 u32 capacity_of(const Capacities& c, u32 region) {
@@ -42,6 +42,7 @@ u32 capacity_of(const Capacities& c, u32 region) {
     case Region::Owners: return c.owners;
     case Region::Flows: return c.flows;
     case Region::Journal: return c.events;
+    case Region::Histograms: return c.histograms;
     default: return c.policies;
   }
 }
@@ -150,7 +151,7 @@ AttachError check(u8* base, u64 size, Segment* out) {
   auto region = [&](Region r) { return at[static_cast<u32>(r)]; };
   auto count = [&](Region r) { return rows[static_cast<u32>(r)] / kShapes[static_cast<u32>(r)].per; };
   u32 policies = count(Region::Rows);
-  for (Region r : {Region::Targets, Region::Links, Region::Stats, Region::Histograms})
+  for (Region r : {Region::Targets, Region::Links, Region::Stats})
     if (count(r) != policies) return AttachError::BadRegion;
 
   out->base = base;
@@ -166,7 +167,7 @@ AttachError check(u8* base, u64 size, Segment* out) {
   out->stats = reinterpret_cast<Stats*>(region(Region::Stats));
   out->histograms = reinterpret_cast<Histogram*>(region(Region::Histograms));
   out->events = reinterpret_cast<Event*>(region(Region::Journal));
-  out->count = {policies, count(Region::Bindings), count(Region::Processes), count(Region::Owners), count(Region::Flows), count(Region::Journal)};
+  out->count = {policies, count(Region::Bindings), count(Region::Processes), count(Region::Owners), count(Region::Flows), count(Region::Journal), count(Region::Histograms)};
   return AttachError::None;
 }
 
@@ -238,18 +239,126 @@ bool read_target(const Segment& segment, i32 policy, u32 rule, u32 sequence, Tar
   return out->port_ranges <= kPortRanges && out->prefix_length <= 128;
 }
 
+namespace {
+
+// Writes a row under its sequence lock, then lets resolved flows look again.
+template <class Write>
+void rewrite(const Segment& segment, u32 policy, Write write) {
+  Row* row = &segment.rows[policy];
+  u32 before = load(&row->seq) | 1;  // a writer that died mid-write left it odd
+  store(&row->seq, before);
+  fence_release();
+  write(row);
+  store_release(&row->seq, before + 1 ? before + 1 : 2);
+  add(&segment.header->generation, 1u);
+}
+
+// Histograms are large and most policies ask for few faults that take time, so each gets its own when it is first asked for.
+void give_histogram(const Segment& segment, u32 policy, u32 at) {
+  u16* mine = &segment.stats[policy].histograms[at];
+  if (load(mine)) return;
+  const u32 taken = add(&segment.header->histograms_used, 1u);
+  const u32 most = segment.count.histograms < 0xffff ? segment.count.histograms : 0xffff;
+  if (taken < most) store(mine, static_cast<u16>(taken + 1));
+  else add(&segment.header->histograms_used, ~0u);
+}
+
+void move_count(u64* to, u64* from) {
+  if (u64 counted = load(from)) {
+    add(from, u64{0} - counted);
+    add(to, counted);
+  }
+}
+
+// What a slot's last policy did is counted with the earlier ones, so that the next begins at nothing.
+void forget_policy(const Segment& segment, u32 policy) {
+  for (u32 i = 0; i < segment.count.flows; i++) {
+    Flow* flow = &segment.flows[i];
+    if (load_acquire(&flow->cookie) == 0 || load(&flow->policy) != static_cast<i32>(policy)) continue;
+    fold_flow(segment, flow);
+    store(&flow->policy, -1);
+  }
+  const u32 earlier = segment.count.policies - 1;
+  Stats *from = &segment.stats[policy], *to = &segment.stats[earlier];
+  for (u32 i = 0; i < offsetof(Stats, histograms) / sizeof(u64); i++) move_count(reinterpret_cast<u64*>(to) + i, reinterpret_cast<u64*>(from) + i);
+  for (u32 at = 0; at < kTimedFaults * kDirections; at++) {
+    const Fault fault = static_cast<Fault>(at / kDirections);
+    const Direction direction = static_cast<Direction>(at % kDirections);
+    Histogram* old = histogram_of(segment, static_cast<i32>(policy), fault, direction);
+    if (!old || load(&old->count) == 0) continue;
+    give_histogram(segment, earlier, at);
+    Histogram none;
+    Histogram* sum = histogram_of(segment, static_cast<i32>(earlier), fault, direction);
+    if (!sum) sum = &none;
+    for (u64 Histogram::*field : {&Histogram::count, &Histogram::sum_ns, &Histogram::asked_sum_ns}) move_count(&(sum->*field), &(old->*field));
+    if (u64 least = load(&old->min_ns); least && (load(&sum->min_ns) == 0 || least < load(&sum->min_ns))) store(&sum->min_ns, least);
+    if (u64 most = load(&old->max_ns); most > load(&sum->max_ns)) store(&sum->max_ns, most);
+    store(&old->min_ns, u64{0});
+    store(&old->max_ns, u64{0});
+    for (u32 b = 0; b < kHistogramBuckets; b++)
+      if (u32 counted = load(&old->buckets[b])) {
+        add(&old->buckets[b], 0u - counted);
+        add(&sum->buckets[b], counted);
+      }
+  }
+}
+
+bool is_dead(i32 pid) {
+  int kept = errno;
+  bool dead = kill(pid, 0) != 0 && errno == ESRCH;
+  errno = kept;
+  return dead;
+}
+
+}  // namespace
+
 bool publish_row(const Segment& segment, u32 policy, const Row& row, const Target* rules, u32 rule_count) {
   if (policy >= segment.count.policies || rule_count > kTargetsPerPolicy) return false;
-  Row* to = &segment.rows[policy];
-  u32 before = load(&to->seq) | 1;  // a writer that died mid-write left it odd
-  store(&to->seq, before);
-  fence_release();
-  store(&to->faults, row.faults);
-  store_words(to, row, 1);
-  for (u32 i = 0; i < rule_count; i++) store_words(&segment.targets[policy * kTargetsPerPolicy + i], rules[i], 0);
-  store_release(&to->seq, before + 1 ? before + 1 : 2);
-  add(&segment.header->generation, 1u);
+  u32 needs = 0;
+  for (u32 i = 0; i < rule_count; i++) {
+    if (rules[i].protocol == static_cast<u8>(Protocol::Unix)) needs |= kHeaderUnix;
+    const NameKind kind = static_cast<NameKind>(rules[i].name_kind);
+    if (kind == NameKind::Hostname || kind == NameKind::Sni) needs |= kHeaderNames;
+  }
+  if (needs) __atomic_fetch_or(&segment.header->flags, needs, __ATOMIC_RELAXED);
+  for (u32 at = 0; at < kTimedFaults * kDirections; at++)
+    if (row.faults & bit(static_cast<Fault>(at / kDirections))) give_histogram(segment, policy, at);
+  rewrite(segment, policy, [&](Row* to) {
+    store(&to->faults, row.faults);
+    store_words(to, row, 1);
+    for (u32 i = 0; i < rule_count; i++) store_words(&segment.targets[policy * kTargetsPerPolicy + i], rules[i], 0);
+  });
   return true;
+}
+
+bool in_use(const Segment& segment, i32 policy) {
+  return row_sequence(segment, policy) && !load(&segment.rows[policy].withdrawn);
+}
+
+void set_withdrawn(const Segment& segment, u32 policy, bool withdrawn) {
+  if (row_sequence(segment, static_cast<i32>(policy)) == 0) return;
+  rewrite(segment, policy, [&](Row* row) { store(&row->withdrawn, static_cast<u8>(withdrawn)); });
+}
+
+i32 claim_policy(const Segment& segment, u64 process, u32 from) {
+  const u32 slots = segment.count.policies - 1;  // the last is what earlier policies did
+  for (bool used : {false, true})
+    for (u32 i = 0; i < slots; i++) {
+      const u32 policy = (from + i) % slots;
+      Row* row = &segment.rows[policy];
+      const u64 holder = load(&row->holder);
+      if (used != (load(&row->seq) != 0) || (holder && !is_dead(pid_of(holder)))) continue;
+      if (!swap_if(&row->holder, holder, process)) continue;
+      if (used) forget_policy(segment, policy);
+      return static_cast<i32>(policy);
+    }
+  return -1;
+}
+
+void release_policy(const Segment& segment, u32 policy, u64 process) {
+  if (policy >= segment.count.policies) return;
+  set_withdrawn(segment, policy, true);
+  swap_if(&segment.rows[policy].holder, process, u64{0});
 }
 
 Flow* find_flow(const Segment& segment, u64 cookie) {
@@ -340,6 +449,8 @@ Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh)
     memcpy(clean.peer, opening.peer, sizeof(clean.peer));
     clean.ordinal = opening.ordinal;
     clean.pid = opening.pid;
+    clean.owner_process = opening.owner.process;
+    clean.owner_tid = opening.owner.tid;
     clean.claim = claim + 1;
     store_words(slot, clean, 1);
     store_release(&slot->cookie, opening.cookie);
@@ -386,22 +497,85 @@ void publish_owner(const Segment& segment, const Owner& owner) {
   store_release(&oldest->cookie, owner.cookie);
 }
 
-i32 bound_policy(const Segment& segment, i32 pid, i32 tid) {
-  i32 found = load(&segment.header->default_policy);
-  for (i32 wanted : {0, tid}) {  // the thread's binding, looked at last, wins over the process's
-    u64 start = mix((static_cast<u64>(static_cast<u32>(pid)) << 32) | static_cast<u32>(wanted));
-    for (u32 i = 0; i < kProbeWindow; i++) {
-      const Binding* binding = &segment.bindings[(start + i) % segment.count.bindings];
-      u32 seq = load_acquire(&binding->seq);
-      if (seq == 0) break;
-      if (seq & 1) continue;
-      i32 policy = load(&binding->policy);
-      bool same = load(&binding->pid) == pid && load(&binding->tid) == wanted;
-      fence_acquire();
-      if (same && load(&binding->seq) == seq) found = policy;
-    }
+void bind_socket(const Segment& segment, u64 cookie, i32 fd, i32 policy, Caller owner, u64 now_ns) {
+  Owner row = {};
+  if (const Owner* known = find_owner(segment, cookie)) copy_words(&row, known);
+  row.cookie = cookie;
+  row.process = owner.process;
+  row.pid = pid_of(owner.process);
+  row.tid = owner.tid;
+  row.fd = fd;
+  row.bound_policy = policy;
+  row.source = static_cast<u32>(OwnerSource::Interceptor);
+  if (row.created_ns == 0) row.created_ns = now_ns;
+  publish_owner(segment, row);
+  if (Flow* flow = find_flow(segment, cookie)) {
+    store(&flow->owner_process, owner.process);
+    store(&flow->owner_tid, owner.tid);
+    store(&flow->bound_policy, policy);
   }
-  return found;
+  add(&segment.header->generation, 1u);
+}
+
+namespace {
+u64 start_of_search(Caller of) { return mix(of.process ^ mix(static_cast<u64>(static_cast<u32>(of.tid)) + 1)); }
+}  // namespace
+
+bool find_binding(const Segment& segment, Caller of, i32* policy) {
+  const u64 start = start_of_search(of);
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    const Binding* binding = &segment.bindings[(start + i) % segment.count.bindings];
+    u32 seq = load_acquire(&binding->seq);
+    if (seq == 0) return false;
+    if (seq & 1) continue;
+    i32 bound = load(&binding->policy);
+    bool same = load(&binding->process) == of.process && load(&binding->tid) == of.tid;
+    fence_acquire();
+    if (!same || load(&binding->seq) != seq || bound == kUnbound) continue;
+    if (bound >= 0 && !in_use(segment, bound)) return false;
+    *policy = bound;
+    return true;
+  }
+  return false;
+}
+
+i32 bound_policy(const Segment& segment, Caller caller) {
+  i32 policy;
+  if (find_binding(segment, caller, &policy) || find_binding(segment, {caller.process, 0}, &policy)) return policy;
+  policy = load(&segment.header->default_policy);
+  return in_use(segment, policy) ? policy : -1;
+}
+
+bool bind(const Segment& segment, Caller to, i32 policy) {
+  const u64 start = start_of_search(to);
+  for (u32 attempt = 0; attempt < kRowRetries; attempt++) {
+    Binding* slot = nullptr;
+    for (u32 i = 0; i < kProbeWindow; i++) {
+      Binding* binding = &segment.bindings[(start + i) % segment.count.bindings];
+      const bool free = load_acquire(&binding->seq) == 0;
+      const u64 process = load(&binding->process);
+      if (!free && process == to.process && load(&binding->tid) == to.tid) {
+        slot = binding;
+        break;
+      }
+      const bool reusable = free || load(&binding->policy) == kUnbound || is_dead(pid_of(process));
+      if (!slot && reusable) slot = binding;
+      if (free) break;
+    }
+    if (!slot) break;
+    const u32 seq = load(&slot->seq);
+    if ((seq & 1) || !swap_if(&slot->seq, seq, seq + 1)) continue;
+    fence_release();
+    store(&slot->tid, to.tid);
+    store(&slot->process, to.process);
+    store(&slot->policy, policy);
+    store_release(&slot->seq, seq + 2 ? seq + 2 : 2);
+    if (to.tid) __atomic_fetch_or(&segment.header->flags, kHeaderThreads, __ATOMIC_RELAXED);
+    add(&segment.header->generation, 1u);
+    return true;
+  }
+  count_fallback(segment, Fallback::TableFull);
+  return false;
 }
 
 Process* find_process(const Segment& segment, i32 pid, u64 start_time) {
@@ -412,13 +586,6 @@ Process* find_process(const Segment& segment, i32 pid, u64 start_time) {
     if (load(&process->pid) == pid && load(&process->start) == start_time) return process;
   }
   return nullptr;
-}
-
-static bool is_dead(i32 pid) {
-  int kept = errno;
-  bool dead = kill(pid, 0) != 0 && errno == ESRCH;
-  errno = kept;
-  return dead;
 }
 
 Process* register_process(const Segment& segment, i32 pid, u64 start_time, const char* lineage, const char* program, u64 now_ns) {
@@ -451,9 +618,10 @@ Process* register_process(const Segment& segment, i32 pid, u64 start_time, const
 }
 
 Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction) {
-  u32 f = static_cast<u32>(fault);
-  if (policy < 0 || static_cast<u32>(policy) >= segment.count.policies || f >= kTimedFaults) return nullptr;
-  return &segment.histograms[(static_cast<u32>(policy) * kTimedFaults + f) * kDirections + static_cast<u32>(direction)];
+  const u32 f = static_cast<u32>(fault);
+  const Stats* stats = f < kTimedFaults ? stats_of(segment, policy) : nullptr;
+  const u32 given = stats ? load(&stats->histograms[f * kDirections + static_cast<u32>(direction)]) : 0;
+  return given && given <= segment.count.histograms ? &segment.histograms[given - 1] : nullptr;
 }
 
 void count_verdict(const Segment& segment, i32 policy, Stage stage, Verdict verdict) {

@@ -14,7 +14,7 @@
 namespace mishap {
 
 struct Capacities {
-  u32 policies, bindings, processes, owners, flows, events;
+  u32 policies, bindings, processes, owners, flows, events, histograms;
 };
 
 struct Segment {
@@ -68,8 +68,24 @@ inline u32 row_sequence(const Segment& segment, i32 policy) {
 }
 // One target rule; `sequence` is the row's, from before the first rule was read. False when it changed meanwhile.
 bool read_target(const Segment& segment, i32 policy, u32 rule, u32 sequence, Target* out);
-// The owner's side: publishes a row with its rules, then lets resolved flows look again.
+// The holder's side: publishes a row with its rules, then lets resolved flows look again.
 bool publish_row(const Segment& segment, u32 policy, const Row& row, const Target* rules, u32 rule_count);
+// Whether a policy is published and not withdrawn.
+bool in_use(const Segment& segment, i32 policy);
+// Takes a published policy out of force, or back into it.
+void set_withdrawn(const Segment& segment, u32 policy, bool withdrawn);
+// Holds a slot for a process, from `from` on: one never used, else one given back or left by a process that died, whose
+// counters then go to the last slot, which is nobody's: what earlier policies did. -1: all are held.
+i32 claim_policy(const Segment& segment, u64 process, u32 from);
+void release_policy(const Segment& segment, u32 policy, u64 process);
+
+// A process in rows, bindings and flows: its start time makes sure that a reused pid is nobody's.
+constexpr u64 process_key(i32 pid, u64 start) { return static_cast<u64>(static_cast<u32>(pid)) << 32 | static_cast<u32>(start); }
+constexpr i32 pid_of(u64 process) { return static_cast<i32>(process >> 32); }
+struct Caller {
+  u64 process;
+  i32 tid;
+};
 
 // What a flow's slot is filled with when it is opened.
 struct FlowOpening {
@@ -80,6 +96,7 @@ struct FlowOpening {
   u8 peer[16];
   u32 ordinal;
   i32 pid, bound_policy;
+  Caller owner;
 };
 Flow* find_flow(const Segment& segment, u64 cookie);
 // Finds the flow or opens one; *fresh says which. nullptr when its window is full (counted).
@@ -91,9 +108,15 @@ void fold_flow(const Segment& segment, Flow* flow);
 
 Owner* find_owner(const Segment& segment, u64 cookie);
 void publish_owner(const Segment& segment, const Owner& owner);
+// Binds a socket to a policy by name (-1: to none), and to the thread that owns it; flows look again.
+void bind_socket(const Segment& segment, u64 cookie, i32 fd, i32 policy, Caller owner, u64 now_ns);
 
+// Whether something is bound to a thread (tid 0: to the whole process), and what: a policy in use, or -1 for none.
+bool find_binding(const Segment& segment, Caller of, i32* policy);
 // The policy bound to this thread, else to its process, else the project's; -1 none.
-i32 bound_policy(const Segment& segment, i32 pid, i32 tid);
+i32 bound_policy(const Segment& segment, Caller caller);
+// Binds a policy, or with -1 none, to a thread or a process; kUnbound ends it. False: no room (counted).
+bool bind(const Segment& segment, Caller to, i32 policy);
 
 Process* register_process(const Segment& segment, i32 pid, u64 start, const char* lineage, const char* program, u64 now_ns);
 Process* find_process(const Segment& segment, i32 pid, u64 start);

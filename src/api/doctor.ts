@@ -68,7 +68,7 @@ function checkInterceptor(): Check {
   let segment: Segment | undefined;
   try {
     segment = Segment.create({ project: "doctor", seed: 0n });
-    segment.activate({ defaultPolicy: -1, unix: false, names: false });
+    segment.activate(-1);
     const preload = preparePreload(segment.path);
     const env = preloadEnvironment(process.env, preload.path, segment.path);
     const result = spawnSync("/bin/true", [], { env, encoding: "utf8", timeout: PATIENCE_MS });
@@ -143,7 +143,7 @@ async function checkArrivals(): Promise<Check> {
     const policy = parsePolicy({ latency: `${PROBE_LATENCY_MS}ms` });
     const { row } = compile("doctor", policy, { runSeed: 0n });
     segment.publish(0, { ...row }, []);
-    segment.activate({ defaultPolicy: 0, unix: false, names: false });
+    segment.activate(0);
     const elapsedMs = await probeUnder(segment);
     const dated = readFlows(segment).some((flow) => flow.dated === 1);
     // A round trip to connect and one for the answer.

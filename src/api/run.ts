@@ -5,33 +5,27 @@
 
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { type AskedFault, compile, describeFaults, type Policy } from "../policy/index.js";
-import { readCounters } from "../report/counters.js";
+import type { Policy } from "../policy/index.js";
+import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import {
-  type Courier,
-  nameOf,
-  native,
-  numberOf,
-  Segment,
-  type StructValue,
-  startCourier,
-  startJanitor,
-} from "../segment/index.js";
+import { type Courier, nameOf, native, Segment, startCourier, startJanitor } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { JournalWriter } from "./journal.js";
+import { type PolicySource, SourceWatch } from "./live.js";
 import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
 import { defaultProject } from "./project.js";
+import { PolicyTable, type RunPolicies } from "./published.js";
+import { reportPolicies } from "./reported.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
 export interface RunOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];
-  /** What to do to it, from `parsePolicy` or `policyFromFlags`. */
-  readonly policy: Policy;
+  /** What to do to it: a policy, from `parsePolicy` or `policyFromFlags`, or a file that may be edited meanwhile. */
+  readonly policy: Policy | PolicySource;
   /** Which runs `mishap stop` stops together; default: {@link defaultProject}. */
   readonly project?: string;
   /** Ends the faults, not the program, after this time. */
@@ -40,6 +34,8 @@ export interface RunOptions {
   readonly journal?: number;
   /** The program, where it was found already. */
   readonly program?: Program;
+  /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
+  readonly notice?: (sentence: string) => void;
 }
 
 /** The program could not be started, or mishap could not do its part. */
@@ -53,9 +49,9 @@ export class RunError extends Error {
   }
 }
 
-const POLICY_INDEX = 0;
-const POLICY_NAME = "run";
 const SEED_BYTES = 4;
+/** Policies that a run has room for besides those it is given many of. */
+const POLICY_ROOM = 256;
 const STATE_CHECK_MS = 100;
 /** What Node's timers take at most: 24 days. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -89,32 +85,29 @@ async function runGuarded(
   signals: SignalRelay,
   cleanups: (() => void)[],
 ): Promise<Evidence> {
-  const seed = options.policy.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
-  const asked: AskedFault[] = describeFaults(options.policy);
-  const { row, targets } = compile(POLICY_NAME, options.policy, { runSeed: seed });
-  const notes: string[] = row.down.latency_ns > 0n ? windowNotes() : [];
+  const source = "read" in options.policy ? options.policy : undefined;
+  const policies: RunPolicies =
+    "read" in options.policy ? options.policy.read() : { own: options.policy, others: new Map() };
+  const seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
+  const notes: string[] = delaysArrivals(policies) ? windowNotes() : [];
 
   const segment = Segment.create({
     project: options.project ?? defaultProject(),
     seed,
     journal: options.journal !== undefined,
+    capacities: { policies: Math.max(POLICY_ROOM, policies.others.size + POLICY_ROOM / 2) },
   });
   cleanups.push(() => segment.close({ unlink: true }));
   startJanitor(segment.path, (error) => notes.push(`the janitor could not be started: ${error.message}`));
   const courier = startCourier(segment.path);
   cleanups.push(() => courier.dismiss());
-  segment.publish(
-    POLICY_INDEX,
-    { ...row },
-    targets.map((target): StructValue => ({ ...target })),
-  );
+  const table = new PolicyTable(segment, seed);
+  table.publish(policies);
+  const edits = source === undefined ? undefined : watchSource(source, table, options.notice);
+  cleanups.push(() => edits?.close());
   const preload: Preload = preparePreload(segment.path);
   cleanups.push(() => preload.remove());
-  segment.activate({
-    defaultPolicy: POLICY_INDEX,
-    unix: targets.some(({ protocol }) => protocol === numberOf("Protocol", "unix")),
-    names: targets.some(({ name_kind }) => ["hostname", "sni"].includes(nameOf("NameKind", name_kind))),
-  });
+  segment.activate(table.ownSlot);
 
   await courier.ready.catch((error: Error) => notes.push(`the courier could not be started: ${error.message}`));
   const startedMs = performance.now();
@@ -127,6 +120,12 @@ async function runGuarded(
   const status = await ended;
   const durationMs = performance.now() - startedMs;
   signals.stopForwarding();
+  edits?.close();
+  if (edits !== undefined && edits.count > 0) {
+    notes.push(
+      `${edits.path} was edited ${edits.count === 1 ? "once" : `${edits.count} times`} during the run: what was asked is as it was at the end`,
+    );
+  }
   const escaped = escapes.stop();
   notes.push(...escapes.notes);
   await letDrain(courier, force, notes);
@@ -144,13 +143,12 @@ async function runGuarded(
       seed,
       exitCode: exitCodeOf(status),
       durationMs,
-      policy: options.policy,
-      asked,
+      policies: reportPolicies(segment, table.published),
       escaped,
       unreachable,
       notes,
     },
-    readCounters(segment, POLICY_INDEX),
+    readRunCounters(segment),
   );
 }
 
@@ -185,6 +183,25 @@ export function inheritedFds(command: readonly string[]): number[] {
     for (const match of argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d{1,6})(?![\d])/g)) found.add(Number(match[1]));
   }
   return [...found].filter((fd) => fd >= 3);
+}
+
+function delaysArrivals({ own, others }: RunPolicies): boolean {
+  return [own, ...others.values()].some(({ fields }) => (fields.downlink?.latency ?? fields.latency ?? 0) > 0);
+}
+
+/** Follows the edits of a policy file. */
+function watchSource(
+  source: PolicySource,
+  table: PolicyTable,
+  notice: (sentence: string) => void = () => {},
+): SourceWatch {
+  return new SourceWatch(source, {
+    changed: (policies) => {
+      table.publish(policies);
+      notice(`${source.path} was edited: its policies are in force`);
+    },
+    refused: (problem) => notice(`${problem}; the faults stay as they were`),
+  });
 }
 
 /** What is withheld from the program lies in its receive buffers, which the kernel bounds. */

@@ -4,6 +4,7 @@ import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync }
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
 import type { Evidence } from "../api/index.js";
+import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
   type Policy,
@@ -12,7 +13,7 @@ import {
   policyFlags,
   policyFromFlags,
 } from "../policy/index.js";
-import { printToStderr, UsageError } from "./errors.js";
+import { printError, printToStderr, UsageError } from "./errors.js";
 
 const RUN_GROUP = "The run:";
 const COMMAND_EXAMPLE = "mishap run --latency 100ms -- curl -s https://example.com";
@@ -24,6 +25,8 @@ interface RunFlag {
 }
 
 const RUN_FLAGS: readonly RunFlag[] = [
+  { flags: "--policies <file>", help: "policies by name, followed while it is edited", example: "policies.yaml" },
+  { flags: "--policy <name>", help: "the policy of that file, or the preset, to run under", example: "slow_link" },
   { flags: "--duration <duration>", help: "end the faults, not the program, after this time", example: "30s" },
   { flags: "--dry-run", help: "say what would be faulted and how, and start nothing" },
   { flags: "--json <file>", help: "write the evidence as JSON", example: "evidence.json" },
@@ -105,7 +108,7 @@ async function execute(
   values: Readonly<Record<string, unknown>>,
   command: Command,
 ): Promise<number> {
-  const policy = policyOf(command, values);
+  const policy = await askedFor(policyOf(command, values), values);
   const durationNs = durationOf(values.duration);
   const [name] = words;
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
@@ -116,7 +119,7 @@ async function execute(
   const quiet = values.quiet === true;
   if (values.dryRun === true) {
     const { describeDryRun } = await import("./dry-run.js");
-    printToStderr(describeDryRun(words, policy, program, durationNs));
+    printToStderr(describeDryRun(words, "read" in policy ? policy.read().own : policy, program, durationNs));
     return 0;
   }
   if (program.unreachable !== undefined && !quiet) {
@@ -133,6 +136,7 @@ async function execute(
       command: words,
       policy,
       program,
+      notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),
       ...(journal === undefined ? {} : { journal: journal.file }),
@@ -162,6 +166,25 @@ function releaseTerminal(): void {
     } catch {
       // It was closed before: nothing to protect.
     }
+  }
+}
+
+/** What to run under: the flags alone, a policy by name with the flags' fields in place of its own, or a file of them. */
+async function askedFor(
+  flags: Policy,
+  { policies, policy }: Readonly<Record<string, unknown>>,
+): Promise<Policy | PolicySource> {
+  if (policy === undefined && policies === undefined) return flags;
+  const { choosePolicy, policySource, withFields } = await import("../api/live.js");
+  const name = policy === undefined ? undefined : String(policy);
+  try {
+    if (policies === undefined) return withFields(choosePolicy(String(name)), flags);
+    const source = policySource(String(policies), name, flags);
+    source.read(); // what is wrong with it is said before anything starts
+    return source;
+  } catch (error) {
+    if (error instanceof PolicyError) throw new UsageError(error.message);
+    throw error;
   }
 }
 

@@ -9,7 +9,7 @@ export { type Camelized, camelPath, type PolicyFields, parseFields, toCamelKeys,
 export { type CompiledPolicy, compile, type RowDirectionFields, type RowFields } from "./compile.js";
 export { FAULTS } from "./contract.js";
 export { decompile, normalForm } from "./decompile.js";
-export { PolicyError } from "./errors.js";
+export { nearest, PolicyError } from "./errors.js";
 export { type AskedFault, type Direction, describeFaults } from "./faults.js";
 export { type FlagValues, flagName, type PolicyFlag, policyFlags, policyFromFlags } from "./flags.js";
 export { loadPreset, PRESETS, type Preset } from "./presets.js";

@@ -1,6 +1,6 @@
 /**
- * What evidence is made of, read once at the end of a run: the counters and histograms of its policy and the segment's
- * own state, by name and direction.
+ * What evidence is made of, read at the end of a run or under way: the counters and histograms of policies and the
+ * segment's own state, by name and direction.
  */
 
 import type { Direction } from "../policy/index.js";
@@ -15,10 +15,8 @@ export interface HistogramReading {
   quantileNs(q: number): number;
 }
 
-/** The counters of one policy and its segment. */
-export interface Counters {
-  readonly flows: number;
-  readonly totalOps: number;
+/** What one policy did, or several together. */
+export interface PolicyCounters {
   readonly ops: PerDirection;
   readonly units: PerDirection;
   /** Carried while the schedule was off. */
@@ -29,6 +27,19 @@ export interface Counters {
   readonly datagramSends: number;
   readonly lookups: number;
   readonly lostHeldBytes: number;
+  /** By stage and verdict, as counted: `continue` and `skipped` are for the reader to derive. */
+  readonly verdicts: Readonly<Record<string, Readonly<Record<string, number>>>>;
+  applied(faultBit: number, direction: Direction): number;
+  /** Delivered times; undefined for a fault that takes none. */
+  times(faultBit: number, directions: readonly Direction[]): HistogramReading | undefined;
+}
+
+/** What a run did, whatever its policies. */
+export interface RunCounters {
+  /** Of all policies together. */
+  readonly all: PolicyCounters;
+  readonly flows: number;
+  readonly totalOps: number;
   readonly fallbacks: Readonly<Record<string, number>>;
   readonly ioUringDenied: number;
   readonly journalDropped: number;
@@ -40,52 +51,69 @@ export interface Counters {
   readonly shrunk: boolean;
   /** What became wrong with the segment, in words. */
   readonly damage: string | undefined;
-  /** By stage and verdict, as counted: `continue` and `skipped` are for the reader to derive. */
-  readonly verdicts: Readonly<Record<string, Readonly<Record<string, number>>>>;
-  applied(faultBit: number, direction: Direction): number;
-  /** Delivered times; undefined for a fault that takes none. */
-  times(faultBit: number, directions: readonly Direction[]): HistogramReading | undefined;
 }
 
-/** Reads everything evidence needs about one policy of a segment. */
-export function readCounters(segment: Segment, policy: number): Counters {
+/** Reads what a run did. */
+export function readRunCounters(segment: Segment): RunCounters {
   const damage = segment.check();
   const header = segment.header();
-  const stats = segment.stats(policy);
-  const { units, ops } = segment.flowTotals(policy);
+  const slots = segment.readPolicies().map(({ index }) => index);
+  // The last slot has no policy of its own: it counts what earlier ones did whose slots were given to others.
+  const all = readPolicyCounters(segment, [...new Set([...slots, segment.capacities.policies - 1])]);
   const totals = segment.totals();
-  const flows = totals.flows > 0 ? readFlows(segment) : [];
   return {
+    all,
     flows: totals.flows,
-    totalOps: totals.ops + Number(stats.connects) + Number(stats.lookups),
-    ops: perDirection(ops),
-    units: perDirection(units),
-    gatedOps: perDirection(stats.gated_ops),
-    gatedUnits: perDirection(stats.gated_units),
-    connects: Number(stats.connects),
-    datagramSends: flows
-      .filter((flow) => flow.role === numberOf("Role", "datagram") && flow.policy === policy)
-      .reduce((sum, flow) => sum + Number((flow.up as StructValue).ops), 0),
-    lookups: Number(stats.lookups),
-    lostHeldBytes: Number(stats.lost_held_bytes),
+    totalOps: totals.ops + all.connects + all.lookups,
     fallbacks: namedFallbacks(header.fallbacks),
     ioUringDenied: Number(header.io_uring_denied),
     journalDropped: Number(header.journal_dropped),
     determinism: Number(header.determinism),
-    sharedPeers: haveSharedPeers(flows),
+    sharedPeers: totals.flows > 0 && haveSharedPeers(readFlows(segment)),
     attached: segment.processes().filter(({ state }) => nameOf("ProcessState", state) !== "starting").length,
     shrunk: segment.shrunk,
     damage,
-    verdicts: namedVerdicts(stats.verdicts),
+  };
+}
+
+/** Reads what the policies of some slots did, together. */
+export function readPolicyCounters(segment: Segment, slots: readonly number[]): PolicyCounters {
+  const stats = slots.map((slot) => segment.stats(slot));
+  const carried = slots.map((slot) => segment.flowTotals(slot));
+  const sum = (of: (each: StructValue) => unknown): number => stats.reduce((all, each) => all + Number(of(each)), 0);
+  const perDirection = (of: (each: StructValue) => unknown): PerDirection => ({
+    uplink: stats.reduce((all, each) => all + numberAt(of(each), 0), 0),
+    downlink: stats.reduce((all, each) => all + numberAt(of(each), 1), 0),
+  });
+  const total = (of: "units" | "ops"): PerDirection => ({
+    uplink: carried.reduce((all, each) => all + each[of][0], 0),
+    downlink: carried.reduce((all, each) => all + each[of][1], 0),
+  });
+  const ops = total("ops");
+  const datagramRole = numberOf("Role", "datagram");
+  return {
+    ops,
+    units: total("units"),
+    gatedOps: perDirection(({ gated_ops }) => gated_ops),
+    gatedUnits: perDirection(({ gated_units }) => gated_units),
+    connects: sum(({ connects }) => connects),
+    datagramSends:
+      ops.uplink === 0
+        ? 0
+        : readFlows(segment)
+            .filter(({ role, policy }) => role === datagramRole && slots.includes(Number(policy)))
+            .reduce((all, flow) => all + Number((flow.up as StructValue).ops), 0),
+    lookups: sum(({ lookups }) => lookups),
+    lostHeldBytes: sum(({ lost_held_bytes }) => lost_held_bytes),
+    verdicts: namedVerdicts((at) => stats.reduce((all, { verdicts }) => all + numberAt(verdicts, at), 0)),
     applied: (faultBit, direction) => {
       const { directions = 2 } = layout.constants;
-      return numberAt(stats.applied, faultBit * directions + numberOf("Direction", direction));
+      const at = faultBit * directions + numberOf("Direction", direction);
+      return stats.reduce((all, { applied }) => all + numberAt(applied, at), 0);
     },
     times: (faultBit, directions) => {
       const { timedFaults = 0 } = layout.constants;
-      if (faultBit >= timedFaults) return undefined;
-      const [only] = directions;
-      return segment.histogram(policy, faultBit, directions.length === 1 && only !== undefined ? only : "both");
+      return faultBit >= timedFaults ? undefined : segment.histogram(slots, faultBit, directions);
     },
   };
 }
@@ -119,20 +147,16 @@ function haveSharedPeers(flows: readonly StructValue[]): boolean {
   return false;
 }
 
-function perDirection(values: unknown): PerDirection {
-  return { uplink: numberAt(values, 0), downlink: numberAt(values, 1) };
-}
-
 function numberAt(values: unknown, at: number): number {
   return Array.isArray(values) ? Number(values[at] ?? 0) : 0;
 }
 
-function namedVerdicts(values: unknown): Record<string, Record<string, number>> {
+function namedVerdicts(countAt: (at: number) => number): Record<string, Record<string, number>> {
   const verdicts = Object.entries(layout.enums.Verdict ?? {});
   return Object.fromEntries(
     Object.entries(layout.enums.Stage ?? {}).map(([stage, row]) => [
       stage,
-      Object.fromEntries(verdicts.map(([verdict, at]) => [verdict, numberAt(values, row * verdicts.length + at)])),
+      Object.fromEntries(verdicts.map(([verdict, at]) => [verdict, countAt(row * verdicts.length + at)])),
     ]),
   );
 }

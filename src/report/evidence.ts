@@ -5,7 +5,7 @@
  */
 
 import type { AskedFault, Direction, Policy } from "../policy/index.js";
-import type { Counters, HistogramReading } from "./counters.js";
+import type { HistogramReading, PolicyCounters, RunCounters } from "./counters.js";
 import type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "./schema.js";
 
 /** What is known about a run beside its counters. */
@@ -15,13 +15,22 @@ export interface RunFacts {
   readonly seed: bigint;
   readonly exitCode: number;
   readonly durationMs: number;
-  readonly policy: Policy;
-  readonly asked: readonly AskedFault[];
+  /** The run's own policy first. */
+  readonly policies: readonly PolicyFacts[];
   readonly escaped: readonly EscapedFlow[];
   /** Why the program itself could not be intercepted, in words. */
   readonly unreachable: string | undefined;
   /** Anything else worth saying. */
   readonly notes: readonly string[];
+}
+
+/** A policy, and what it did. */
+export interface PolicyFacts {
+  /** Undefined for the policy that the flags made. */
+  readonly name?: string | undefined;
+  readonly policy: Policy;
+  readonly asked: readonly AskedFault[];
+  readonly counters: PolicyCounters;
 }
 
 type Basis = "ops" | "data ops" | "receives" | "units" | "connects" | "lookups" | "calls";
@@ -60,7 +69,7 @@ function kindOf(asked: AskedFault, policy: Policy): { basis: Basis; chance?: tru
   return resets ? { basis: "units", chance: true, never: "chance spared every unit" } : kind;
 }
 
-function basisCount(basis: Basis, directions: readonly Direction[], counters: Counters): number {
+function basisCount(basis: Basis, directions: readonly Direction[], counters: PolicyCounters): number {
   const sum = (of: (direction: Direction) => number): number => directions.reduce((all, each) => all + of(each), 0);
   const ops = (direction: Direction): number => counters.ops[direction] - counters.gatedOps[direction];
   switch (basis) {
@@ -82,12 +91,19 @@ function basisCount(basis: Basis, directions: readonly Direction[], counters: Co
   }
 }
 
-function faultEvidence(asked: AskedFault, policy: Policy, counters: Counters): FaultEvidence {
+function faultEvidence(asked: AskedFault, { name, policy, counters }: PolicyFacts): FaultEvidence {
   const kind = kindOf(asked, policy);
   const applied = asked.directions.reduce((all, each) => all + counters.applied(asked.faultBit, each), 0);
   // An op under way when the program ended is applied but not yet counted as one.
   const of = Math.max(applied, basisCount(kind.basis, asked.directions, counters));
-  const evidence: FaultEvidence = { fault: asked.fault, asked: asked.asked, applied, of, executor: "interceptor" };
+  const evidence: FaultEvidence = {
+    ...(name !== undefined && { policy: name }),
+    fault: asked.fault,
+    asked: asked.asked,
+    applied,
+    of,
+    executor: "interceptor",
+  };
   if (kind.chance && of > 0) evidence.delivered_ppm = Math.round((applied / of) * 1e6);
   const times: HistogramReading | undefined = counters.times(asked.faultBit, asked.directions);
   if (times !== undefined && times.count > 0) {
@@ -103,7 +119,7 @@ const TERMINAL = ["drop", "timeout", "error", "nxdomain"];
  * What each stage decided. Every unit, connect and lookup comes to the first stage and goes on until one ends it, so that
  * `continue` is what reached a stage and met nothing there; what a schedule kept away from all of them was skipped by R0.
  */
-function stagesOf(counters: Counters): Evidence["stages"] {
+function stagesOf(counters: PolicyCounters): Evidence["stages"] {
   const gated = counters.gatedOps.uplink + counters.gatedOps.downlink;
   let reached = counters.units.uplink + counters.units.downlink + counters.connects + counters.lookups;
   const stages: Evidence["stages"] = {};
@@ -118,14 +134,19 @@ function stagesOf(counters: Counters): Evidence["stages"] {
 }
 
 /** Why a fault was never applied, as far as it is known. */
-function neverApplied(asked: AskedFault, of: number, counters: Counters, facts: RunFacts): string {
-  const { policy } = facts;
-  if (facts.unreachable !== undefined && counters.attached === 0)
+function neverApplied(
+  asked: AskedFault,
+  of: number,
+  { policy, counters }: PolicyFacts,
+  run: RunCounters,
+  facts: RunFacts,
+): string {
+  if (facts.unreachable !== undefined && run.attached === 0)
     return `the program is not intercepted: ${facts.unreachable}`;
-  if (counters.attached === 0) return "the program never loaded the interceptor";
+  if (run.attached === 0) return "the program never loaded the interceptor";
   const kind = kindOf(asked, policy);
   if (kind.basis === "lookups" && of === 0) return "no name was looked up";
-  if (counters.flows === 0) return "the program opened no network flow";
+  if (run.flows === 0) return "the program opened no network flow";
   if (of > 0) return kind.never;
   const gated = DIRECTIONS.some((direction) => counters.gatedOps[direction] > 0);
   if (gated && policy.fields.schedule === undefined) return "the other end of its flows carried it";
@@ -144,8 +165,10 @@ function isZero({ fault }: AskedFault, policy: Policy): boolean {
   return value === 0;
 }
 
-function determinismOf(counters: Counters, asked: readonly AskedFault[], policy: Policy): Determinism {
-  const drawing = asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter");
+function determinismOf(counters: RunCounters, policies: readonly PolicyFacts[]): Determinism {
+  const drawing = policies.some(({ policy, asked }) =>
+    asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter"),
+  );
   if (!drawing) return { level: "exact", reason: "no fault that was asked for draws on chance" };
   if (counters.determinism & UNNUMBERED) {
     return {
@@ -182,7 +205,7 @@ const FALLBACK_WORDS: Readonly<Record<string, string>> = {
   unsupported: "the call cannot carry that fault",
 };
 
-function counterNotes(counters: Counters): string[] {
+function counterNotes(counters: RunCounters): string[] {
   const notes: string[] = [];
   const say = (many: number, text: (count: string) => string): void => {
     if (many > 0) notes.push(text(String(many)));
@@ -199,35 +222,46 @@ function counterNotes(counters: Counters): string[] {
     (n) => `io_uring was refused ${n} times, so that the program used calls that are intercepted`,
   );
   say(counters.journalDropped, (n) => `the journal lost ${n} events because its ring was full`);
-  say(counters.lostHeldBytes, (n) => `${n} bytes under way were lost with the process that held them`);
+  say(counters.all.lostHeldBytes, (n) => `${n} bytes under way were lost with the process that held them`);
   if (counters.shrunk) notes.push("the shared memory was made smaller than usual, because /dev/shm is nearly full");
   if (counters.damage !== undefined)
     notes.push(`the shared memory was damaged during the run: ${counters.damage}; calls passed through unfaulted`);
   return notes;
 }
 
-/** Puts a run's evidence together from its counters and what else is known. */
-export function buildEvidence(facts: RunFacts, counters: Counters): Evidence {
-  const faults = facts.asked.map((asked) => faultEvidence(asked, facts.policy, counters));
-  const silent = facts.asked.flatMap((asked, at) => {
+/** A policy's faults, asked against delivered, and a sentence for each that was asked for and never applied. */
+function policyEvidence(
+  facts: RunFacts,
+  run: RunCounters,
+  of: PolicyFacts,
+): { faults: FaultEvidence[]; silent: string[] } {
+  const faults = of.asked.map((asked) => faultEvidence(asked, of));
+  const silent = of.asked.flatMap((asked, at) => {
     const evidence = faults[at];
-    if (evidence === undefined || evidence.applied > 0 || isZero(asked, facts.policy)) return [];
-    return [`${asked.fault} was asked for and never applied: ${neverApplied(asked, evidence.of, counters, facts)}`];
+    if (evidence === undefined || evidence.applied > 0 || isZero(asked, of.policy)) return [];
+    const what = of.name === undefined ? asked.fault : `${asked.fault} of ${of.name}`;
+    return [`${what} was asked for and never applied: ${neverApplied(asked, evidence.of, of, run, facts)}`];
   });
+  return { faults, silent };
+}
+
+/** Puts a run's evidence together from its counters and what else is known. */
+export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence {
+  const policies = facts.policies.map((policy) => policyEvidence(facts, counters, policy));
   return {
     version: facts.version,
     command: [...facts.command],
     seed: `0x${facts.seed.toString(16)}`,
-    determinism: determinismOf(counters, facts.asked, facts.policy),
+    determinism: determinismOf(counters, facts.policies),
     exit_code: facts.exitCode,
     duration_ms: Math.round(facts.durationMs),
     flows: counters.flows,
     ops: counters.totalOps,
-    faults,
-    stages: stagesOf(counters),
+    faults: policies.flatMap(({ faults }) => faults),
+    stages: stagesOf(counters.all),
     escaped: facts.escaped.map(({ peer, pid, program, reason }) => ({ peer, pid, program, reason })),
     fallbacks: Object.fromEntries(Object.entries(counters.fallbacks).filter(([, many]) => many > 0)),
-    notes: [...facts.notes, ...counterNotes(counters), ...silent],
+    notes: [...facts.notes, ...counterNotes(counters), ...policies.flatMap(({ silent }) => silent)],
   };
 }
 

@@ -9,6 +9,10 @@ const count = (description: string) => z.int().min(0).describe(description);
 
 const fault = z
   .strictObject({
+    policy: z
+      .string()
+      .describe("the policy that asked for it; absent for the one that the command line's flags made")
+      .optional(),
     fault: z.string().describe("the field as the user named it, such as latency, uplink.rate or dns.nxdomain"),
     asked: z.string().describe("the value as the user wrote it, such as 100ms or refused:10%"),
     applied: count("how often the fault took effect, counted where it did"),

@@ -15,7 +15,7 @@ export function renderEvidence(evidence: Evidence, { colour }: { colour: boolean
     " · ",
   );
   const rows = evidence.faults.map((fault) => [
-    label(fault.fault),
+    (fault.policy === undefined ? "" : `${fault.policy}: `) + label(fault.fault),
     `asked ${fault.asked}`,
     delivered(fault),
     occasions(fault),

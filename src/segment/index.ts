@@ -18,12 +18,12 @@ export {
   type Capacities,
   native,
   nativeFolder,
+  type PolicySlot,
   type SocketEnd,
   type SocketInfo,
   type TargetOptions,
 } from "./native.js";
 export {
-  type ActivateOptions,
   type CreateOptions,
   codec,
   layout,

@@ -43,8 +43,8 @@ export interface StructValue {
   [field: string]: FieldValue;
 }
 
-/** Filled with zero by whoever writes, and therefore not asked for: padding, and the sequence locks. */
-const filledIn = new Set(["reserved", "seq"]);
+/** Filled in by whoever writes, and therefore not asked for: padding, sequence locks, and who holds a slot. */
+const filledIn = new Set(["reserved", "seq", "holder", "withdrawn"]);
 
 const scalars: Record<string, { bytes: number; min: bigint; max: bigint }> = {
   u8: { bytes: 1, min: 0n, max: 0xffn },

@@ -16,6 +16,19 @@ export interface Capacities {
   owners: number;
   flows: number;
   events: number;
+  /** Times of a policy's fault in a direction; given out as they are first asked for. */
+  histograms: number;
+}
+
+/** A policy's slot. */
+export interface PolicySlot {
+  index: number;
+  /** As in its row, where a long name is cut. */
+  name: string;
+  /** By this process, by `mishap run`, by another process, or by nobody any more. */
+  held: "here" | "run" | "elsewhere" | "free";
+  /** Unregistered: kept for evidence, in nobody's force. */
+  withdrawn: boolean;
 }
 
 /** Counts by direction: uplink, downlink. */
@@ -26,6 +39,18 @@ export interface NativeSegment {
   readonly capacities: Capacities;
   readonly shrunk: boolean;
   publishRow(policy: number, row: Uint8Array, targets: Uint8Array): void;
+  claimPolicy(from: number): number;
+  releasePolicy(policy: number): void;
+  withdrawPolicy(policy: number): void;
+  restorePolicy(policy: number): void;
+  readPolicies(): PolicySlot[];
+  bindThread(tid: number, policy: number): void;
+  unbindThread(tid: number): void;
+  boundPolicy(tid: number): number | undefined;
+  bindProject(policy: number): void;
+  projectPolicy(): number;
+  bindSocket(fd: number, policy: number): void;
+  clearSocket(fd: number): void;
   readRow(policy: number): Buffer | undefined;
   readTargets(policy: number): Buffer | undefined;
   readStruct(region: number, index: number): Buffer;
@@ -96,6 +121,15 @@ export interface NativeAddon {
   ): number;
   /** Every TCP and UDP socket of this network namespace. */
   listSockets(): SocketInfo[];
+  /**
+   * The path of the segment that the interceptor in this process serves; undefined without one. From then on the flags
+   * of getaddrinfo may name the policy of a look-up, 1 + its index, from bit 16 on.
+   */
+  intercepted(): string | undefined;
+  /** Sockets that this thread opens from now on, and names that it looks up, are bound to a policy; -1: to none. */
+  enterPolicy(policy: number): void;
+  /** This thread, as the kernel numbers it. */
+  threadId(): number;
 }
 
 /** The folder that holds what was built natively: the addon, the interceptor and the janitor. */

@@ -7,7 +7,7 @@
 import { findSegmentFiles, newSegmentPath, SEGMENT_DIRECTORY, sweep } from "./files.js";
 import { TimeHistogram } from "./histogram.js";
 import { Codec, type Layout, type StructValue } from "./layout.js";
-import { type ByDirection, type Capacities, type NativeSegment, native } from "./native.js";
+import { type ByDirection, type Capacities, type NativeSegment, native, type PolicySlot } from "./native.js";
 
 /** The contract, as it was compiled. */
 export const layout: Layout = native.layout();
@@ -24,16 +24,6 @@ export interface CreateOptions {
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
-}
-
-/** How a segment is put in force. */
-export interface ActivateOptions {
-  /** The project's binding: a policy index, or -1 for none. */
-  defaultPolicy: number;
-  /** Some target says `unix://`. */
-  unix: boolean;
-  /** Some target needs host names. */
-  names: boolean;
 }
 
 /** A segment that was found. */
@@ -78,12 +68,13 @@ export class Segment {
     const path = newSegmentPath(options.project, directory);
     const journal = options.journal ?? false;
     const capacities: Capacities = {
-      policies: 8,
+      policies: 256,
       bindings: 4096,
       processes: 1024,
       owners: 16384,
       flows: 16384,
       events: journal ? 65536 : 1024,
+      histograms: 256,
       ...options.capacities,
     };
     return new Segment(path, new native.NativeSegment(path, capacities), journal, options.seed);
@@ -112,7 +103,7 @@ export class Segment {
 
   /**
    * Publishes a policy's row and its target rules, highest priority first; flows look again at once. `target_count`
-   * is the number of rules; a name too long for its row is cut.
+   * is the number of rules; a name too long for its row is cut. A withdrawn policy is in force again.
    */
   publish(policy: number, row: StructValue, targets: readonly StructValue[]): void {
     const name = codec.struct("Row").fields.find((field) => field.name === "name");
@@ -121,6 +112,67 @@ export class Segment {
       Object.assign(fitted, { name: cutToBytes(row.name, name.size - 1) });
     }
     this.#native.publishRow(policy, codec.encode("Row", fitted), codec.encodeAll("Target", targets));
+  }
+
+  /**
+   * Holds a policy's slot for this process, from `from` on: one never used, else one that nobody holds any more.
+   * Answers -1 when all are held.
+   */
+  claimPolicy(from = 0): number {
+    return this.#native.claimPolicy(from);
+  }
+
+  /** Gives a slot back. What its policy did stays readable until somebody else holds it. */
+  releasePolicy(policy: number): void {
+    this.#native.releasePolicy(policy);
+  }
+
+  /** Takes a policy out of force: what is bound to it falls back to its next binding. */
+  withdrawPolicy(policy: number): void {
+    this.#native.withdrawPolicy(policy);
+  }
+
+  /** Puts a withdrawn policy back in force. */
+  restorePolicy(policy: number): void {
+    this.#native.restorePolicy(policy);
+  }
+
+  /** Every policy ever published, withdrawn ones included. */
+  readPolicies(): PolicySlot[] {
+    return this.#native.readPolicies();
+  }
+
+  /** Binds a thread of this process, or with 0 the whole process, to a policy, or with -1 explicitly to none. */
+  bindThread(tid: number, policy: number): void {
+    this.#native.bindThread(tid, policy);
+  }
+
+  unbindThread(tid: number): void {
+    this.#native.unbindThread(tid);
+  }
+
+  /** What {@link bindThread} set; -1 for none, undefined where nothing is bound or its policy was withdrawn. */
+  boundPolicy(tid: number): number | undefined {
+    return this.#native.boundPolicy(tid);
+  }
+
+  /** The policy of everything that nothing else is bound to; -1 none. */
+  bindProject(policy: number): void {
+    this.#native.bindProject(policy);
+  }
+
+  projectPolicy(): number {
+    return this.#native.projectPolicy();
+  }
+
+  /** Binds a socket to a policy, whoever uses it; throws an Error with `code` for what is no socket. */
+  bindSocket(fd: number, policy: number): void {
+    this.#native.bindSocket(fd, policy);
+  }
+
+  /** From now on a socket follows whichever thread uses it. */
+  clearSocket(fd: number): void {
+    this.#native.clearSocket(fd);
   }
 
   /** The row of a policy; undefined when it was never published. */
@@ -135,12 +187,14 @@ export class Segment {
     return bytes === undefined ? [] : codec.decodeAll("Target", bytes).slice(0, n);
   }
 
-  /** Puts the segment in force until {@link close}, {@link retire} or the death of this process. */
-  activate(options: ActivateOptions): void {
-    const { headerJournal = 0, headerUnix = 0, headerNames = 0 } = layout.constants;
-    const flags =
-      (this.#journal ? headerJournal : 0) | (options.unix ? headerUnix : 0) | (options.names ? headerNames : 0);
-    this.#native.activate(options.defaultPolicy, flags, this.#seed);
+  /**
+   * Puts the segment in force until {@link close}, {@link retire} or the death of this process.
+   *
+   * @param defaultPolicy - the project's binding: a policy's slot, or -1 for none
+   */
+  activate(defaultPolicy: number): void {
+    const { headerJournal = 0 } = layout.constants;
+    this.#native.activate(defaultPolicy, this.#journal ? headerJournal : 0, this.#seed);
   }
 
   /** Ends all faults until {@link resume}. */
@@ -182,21 +236,23 @@ export class Segment {
   }
 
   /**
-   * Delivered times of a fault, by its name in the contract's Fault or its number.
-   *
-   * @param direction - `uplink`, `downlink`, or `both` merged
+   * Delivered times of a fault, by its name in the contract's Fault or its number, of some policies and directions
+   * (`uplink`, `downlink`) together.
    */
-  histogram(policy: number, fault: string | number, direction: string): TimeHistogram {
-    const { timedFaults = 0, directions = 0 } = layout.constants;
+  histogram(policies: readonly number[], fault: string | number, directions: readonly string[]): TimeHistogram {
+    const { timedFaults = 0, directions: sides = 0 } = layout.constants;
     const number = typeof fault === "number" ? fault : numberOf("Fault", fault);
     if (number >= timedFaults) throw new RangeError(`${nameOf("Fault", number)} takes no time and has no histogram`);
-    const wanted =
-      direction === "both" ? Array.from({ length: directions }, (_, i) => i) : [numberOf("Direction", direction)];
+    // Rows are given to faults that were asked for; the others have no times.
+    const rows = policies.flatMap((policy) => {
+      const { histograms: given } = this.stats(policy);
+      const at = directions.map((direction) => number * sides + numberOf("Direction", direction));
+      return at.map((place) => (Array.isArray(given) ? Number(given[place] ?? 0) : 0)).filter((row) => row > 0);
+    });
     const region = numberOf("Region", "histograms");
-    const first = (policy * timedFaults + number) * directions;
     return new TimeHistogram(
       codec,
-      wanted.map((side) => this.#native.readStruct(region, first + side)),
+      rows.map((row) => this.#native.readStruct(region, row - 1)),
     );
   }
 

@@ -38,7 +38,7 @@ beforeAll(async () => {
     { ...row },
     targets.map((target) => ({ ...target })),
   );
-  segment.activate({ defaultPolicy: 0, unix: false, names: false });
+  segment.activate(0);
 });
 afterAll(() => segment.close({ unlink: true }));
 

@@ -7,7 +7,8 @@ using namespace mishap::engine::test;
 
 namespace {
 
-constexpr i32 kPid = 100, kTid = 101;
+constexpr u64 kProcess = process_key(100, 7), kOtherProcess = process_key(101, 7);
+constexpr Caller kCaller = {kProcess, 101}, kOtherThread = {kProcess, 102}, kElsewhere = {kOtherProcess, 101};
 
 void set_ipv4(u8 to[16], u8 a, u8 b, u8 c, u8 d) {
   const u8 mapped[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d};
@@ -37,7 +38,7 @@ Target rule_named(NameKind kind, const char* name) {
 }
 
 i32 resolved(const World& world, const Flow* flow, const Names& names = {}) {
-  return resolve(world.segment, *flow, names, kPid, kTid).policy;
+  return resolve(world.segment, *flow, names, kCaller).policy;
 }
 
 }  // namespace
@@ -47,23 +48,62 @@ TEST_CASE("the closest binding wins: descriptor, thread, process, project") {
   for (u32 policy = 0; policy < 4; policy++) world.publish(row_of({Fault::Latency}), {}, policy);
   Flow* flow = world.open();
   CHECK(resolved(world, flow) == 0);
-  world.bind(kPid, 0, 1);
+  REQUIRE(bind(world.segment, {kProcess, 0}, 1));
   CHECK(resolved(world, flow) == 1);
-  world.bind(kPid, kTid, 2);
+  REQUIRE(bind(world.segment, kCaller, 2));
   CHECK(resolved(world, flow) == 2);
-  CHECK(resolve(world.segment, *flow, {}, kPid, kTid + 1).policy == 1);
-  CHECK(resolve(world.segment, *flow, {}, kPid + 1, kTid).policy == 0);
+  CHECK(resolve(world.segment, *flow, {}, kOtherThread).policy == 1);
+  CHECK(resolve(world.segment, *flow, {}, kElsewhere).policy == 0);
   flow->bound_policy = 3;
   CHECK(resolved(world, flow) == 3);
+  CHECK(resolve(world.segment, *flow, {}, kElsewhere).policy == 3);
+}
+
+TEST_CASE("a flow stays with its owner's thread, whoever uses it; with nothing bound there it follows its user") {
+  World world;
+  for (u32 policy = 0; policy < 3; policy++) world.publish(row_of({Fault::Latency}), {}, policy);
+  Flow* flow = world.open();
+  flow->owner_process = kCaller.process;
+  flow->owner_tid = kCaller.tid;
+  CHECK_FALSE(resolve(world.segment, *flow, {}, kOtherThread).by_caller);  // no thread has a binding at all
+  REQUIRE(bind(world.segment, kOtherThread, 2));
+  Resolution used = resolve(world.segment, *flow, {}, kOtherThread);
+  CHECK(used.policy == 2);
+  CHECK(used.by_caller);
+  CHECK(resolve(world.segment, *flow, {}, kCaller).policy == 0);
+  CHECK(resolve(world.segment, *flow, {}, kCaller).by_caller);
+
+  REQUIRE(bind(world.segment, kCaller, 1));
+  used = resolve(world.segment, *flow, {}, kOtherThread);
+  CHECK(used.policy == 1);
+  CHECK_FALSE(used.by_caller);
+  flow->owner_tid = 0;  // cleared
+  CHECK(resolve(world.segment, *flow, {}, kOtherThread).policy == 2);
 }
 
 TEST_CASE("a binding to no policy frees its thread from the project's") {
   World world;
   world.publish(row_of({Fault::Latency}));
   Flow* flow = world.open();
-  world.bind(kPid, kTid, -1);
+  REQUIRE(bind(world.segment, kCaller, -1));
   CHECK(resolved(world, flow) == -1);
-  CHECK(resolve(world.segment, *flow, {}, kPid, kTid + 1).policy == 0);
+  CHECK(resolve(world.segment, *flow, {}, kOtherThread).policy == 0);
+}
+
+TEST_CASE("what is bound to a withdrawn policy falls back to the next binding until the policy is back") {
+  World world;
+  for (u32 policy = 0; policy < 4; policy++) world.publish(row_of({Fault::Latency}), {}, policy);
+  Flow* flow = world.open();
+  flow->bound_policy = 3;
+  REQUIRE(bind(world.segment, kCaller, 2));
+  REQUIRE(bind(world.segment, {kProcess, 0}, 1));
+  for (u32 policy : {3u, 2u, 1u, 0u}) {
+    CHECK(resolved(world, flow) == static_cast<i32>(policy));
+    set_withdrawn(world.segment, policy, true);
+  }
+  CHECK(resolved(world, flow) == -1);
+  set_withdrawn(world.segment, 2, false);
+  CHECK(resolved(world, flow) == 2);
 }
 
 TEST_CASE("a policy that was never written, or lies outside the table, is none") {
@@ -143,25 +183,25 @@ TEST_CASE("a target by host name needs the name to be known") {
   CHECK(resolved(world, flow) == -1);
   CHECK(resolved(world, flow, {.host = "api.internal"}) == 0);
   CHECK(resolved(world, flow, {.host = "api.example"}) == -1);
-  CHECK_FALSE(resolve(world.segment, *flow, {}, kPid, kTid).wants_sni);
+  CHECK_FALSE(resolve(world.segment, *flow, {}, kCaller).wants_sni);
 }
 
 TEST_CASE("a target by SNI waits for the ClientHello, unless another rule matches at once") {
   World world;
   world.publish(row_of({Fault::Latency}), {rule_named(NameKind::Sni, "api.internal")});
   Flow* flow = to_ipv4(world, 10, 0, 0, 1, 443);
-  Resolution before = resolve(world.segment, *flow, {}, kPid, kTid);
+  Resolution before = resolve(world.segment, *flow, {}, kCaller);
   CHECK(before.policy == -1);
   CHECK(before.wants_sni);
-  Resolution after = resolve(world.segment, *flow, {.sni = "api.internal"}, kPid, kTid);
+  Resolution after = resolve(world.segment, *flow, {.sni = "api.internal"}, kCaller);
   CHECK(after.policy == 0);
   CHECK_FALSE(after.wants_sni);
-  Resolution other = resolve(world.segment, *flow, {.sni = "example.com"}, kPid, kTid);
+  Resolution other = resolve(world.segment, *flow, {.sni = "example.com"}, kCaller);
   CHECK(other.policy == -1);
   CHECK_FALSE(other.wants_sni);
 
   world.publish(row_of({Fault::Latency}), {rule_named(NameKind::Sni, "api.internal"), rule_net(10, 0, 0, 0, 8)});
-  Resolution both = resolve(world.segment, *flow, {}, kPid, kTid);
+  Resolution both = resolve(world.segment, *flow, {}, kCaller);
   CHECK(both.policy == 0);
   CHECK_FALSE(both.wants_sni);
 }
@@ -185,10 +225,10 @@ TEST_CASE("unix sockets are meant only by unix rules, by path or all of them") {
 TEST_CASE("a lookup is faulted by dns effects, with targets by a rule of a host name alone") {
   World world;
   world.publish(row_of({Fault::Latency}));
-  CHECK(resolve_lookup(world.segment, "api.internal", kPid, kTid) == -1);
+  CHECK(resolve_lookup(world.segment, "api.internal", 0) == -1);
   for (Fault fault : {Fault::DnsDelay, Fault::DnsTimeout, Fault::DnsNxdomain}) {
     world.publish(row_of({fault}));
-    CHECK(resolve_lookup(world.segment, "api.internal", kPid, kTid) == 0);
+    CHECK(resolve_lookup(world.segment, "api.internal", 0) == 0);
   }
   Target with_port = rule_named(NameKind::Hostname, "api.internal");
   with_port.port_ranges = 1;
@@ -196,10 +236,10 @@ TEST_CASE("a lookup is faulted by dns effects, with targets by a rule of a host 
   Target with_protocol = rule_named(NameKind::Hostname, "api.internal");
   with_protocol.protocol = static_cast<u8>(Protocol::Tcp);
   world.publish(row_of({Fault::DnsDelay}), {with_port, with_protocol});
-  CHECK(resolve_lookup(world.segment, "api.internal", kPid, kTid) == -1);
+  CHECK(resolve_lookup(world.segment, "api.internal", 0) == -1);
   world.publish(row_of({Fault::DnsDelay}), {with_port, rule_named(NameKind::Hostname, "api.*")});
-  CHECK(resolve_lookup(world.segment, "api.internal", kPid, kTid) == 0);
-  CHECK(resolve_lookup(world.segment, "www.internal", kPid, kTid) == -1);
+  CHECK(resolve_lookup(world.segment, "api.internal", 0) == 0);
+  CHECK(resolve_lookup(world.segment, "www.internal", 0) == -1);
 }
 
 TEST_CASE("a ramp grows evenly from nothing to all") {

@@ -43,7 +43,7 @@ class World {
  public:
   explicit World(u32 events = 1 << 14) {
     Capacities capacities = {
-        .policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events};
+        .policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events, .histograms = 4 * kTimedFaults * kDirections};
     u64 size = segment_size(capacities);
     memory_ = static_cast<u8*>(aligned_alloc(64, size));
     memset(memory_, 0, size);
@@ -80,17 +80,6 @@ class World {
     REQUIRE(fresh);
     flow->policy = kind.policy;
     return flow;
-  }
-
-  void bind(i32 pid, i32 tid, i32 policy) {
-    u64 start = mix((static_cast<u64>(static_cast<u32>(pid)) << 32) | static_cast<u32>(tid));
-    for (u32 i = 0; i < segment.count.bindings; i++) {
-      Binding& slot = segment.bindings[(start + i) % segment.count.bindings];
-      if (slot.seq && (slot.pid != pid || slot.tid != tid)) continue;
-      slot = {.seq = 2, .pid = pid, .tid = tid, .policy = policy, .start = 0};
-      return;
-    }
-    FAIL("no room for another binding");
   }
 
   // What the journal holds, in order; it is empty afterwards.

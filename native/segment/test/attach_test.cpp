@@ -13,7 +13,7 @@
 using namespace mishap;
 
 TEST_CASE("a fresh segment checks out, with every region of the capacity asked for") {
-  Image image({3, 64, 40, 100, 70, 65});
+  Image image({3, 64, 40, 100, 70, 65, 30});
   CHECK(image.checked() == AttachError::None);
   CHECK(image.segment.count.policies == 3);
   CHECK(image.segment.count.processes == 40);
@@ -41,7 +41,7 @@ TEST_CASE("each kind of damage is refused by its name") {
       {"no rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = 0; }},
       {"one row too many", AttachError::BadRegion, [](Header* h) { h->regions[9].count++; }},
       {"too many rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = ~0u; }},
-      {"odd histograms", AttachError::BadRegion, [](Header* h) { h->regions[8].count--; }},
+      {"no histograms", AttachError::BadRegion, [](Header* h) { h->regions[8].count = 0; }},
       {"more policies than stats", AttachError::BadRegion, [](Header* h) { h->regions[7].count--; }},
   };
   for (const Damage& damage : damages) {

@@ -44,7 +44,7 @@ TEST_CASE("a full table is counted, not overrun") {
 }
 
 TEST_CASE("an idle slot is taken over, and what it counted is folded into its policy's stats") {
-  Image image({2, 64, 64, 64, 1, 64});  // one slot, so that the next flow must take it
+  Image image({2, 64, 64, 64, 1, 64, 1});  // one slot, so that the next flow must take it
   bool fresh;
   Flow* flow = open_flow(image.segment, opening_of(1), &fresh);
   REQUIRE(flow != nullptr);
@@ -75,7 +75,7 @@ TEST_CASE("an idle slot is taken over, and what it counted is folded into its po
 TEST_CASE("threads that open the same flow at the same moment share one slot") {
   constexpr u64 kFlows = 3000;
   constexpr u32 kThreads = 3;
-  Image image({1, 64, 64, 64, 8192, 64});
+  Image image({1, 64, 64, 64, 8192, 64, 1});
   std::atomic<u64> arrived{0};
   std::atomic<u32> different{0};
   std::vector<std::atomic<Flow*>> first(kFlows + 1);
@@ -142,22 +142,128 @@ TEST_CASE("a process is known by pid and start time, and its slot serves another
 }
 
 TEST_CASE("a thread's binding wins over its process's, and that over the project's") {
-  Image image({2, 1, 64, 64, 64, 64});  // one slot: wherever the search starts, it looks there
+  Image image;
+  for (u32 policy : {0u, 1u}) REQUIRE(publish_row(image.segment, policy, {}, nullptr, 0));
+  const u64 process = process_key(getpid(), 5), other = process_key(getpid(), 6);
   image.header()->default_policy = 0;
-  Binding& binding = image.segment.bindings[0];
-  CHECK(bound_policy(image.segment, 5, 6) == 0);
-  binding = {2, 5, 0, 1, 0};
-  CHECK(bound_policy(image.segment, 5, 6) == 1);
-  CHECK(bound_policy(image.segment, 7, 7) == 0);
-  binding = {2, 5, 6, -1, 0};
-  CHECK(bound_policy(image.segment, 5, 6) == -1);
-  CHECK(bound_policy(image.segment, 5, 7) == 0);
-  binding.seq = 3;  // being written
-  CHECK(bound_policy(image.segment, 5, 6) == 0);
+  CHECK(bound_policy(image.segment, {process, 6}) == 0);
+  REQUIRE(bind(image.segment, {process, 0}, 1));
+  CHECK(bound_policy(image.segment, {process, 6}) == 1);
+  CHECK(bound_policy(image.segment, {other, 6}) == 0);  // the same pid at another time
+  REQUIRE(bind(image.segment, {process, 6}, -1));
+  CHECK(bound_policy(image.segment, {process, 6}) == -1);
+  CHECK(bound_policy(image.segment, {process, 7}) == 1);
+  REQUIRE(bind(image.segment, {process, 6}, kUnbound));
+  CHECK(bound_policy(image.segment, {process, 6}) == 1);
+  CHECK((image.header()->flags & kHeaderThreads) != 0);
+}
+
+TEST_CASE("bindings that ended, and those of processes that died, make room; a full table is counted") {
+  Image image({2, 4, 64, 64, 64, 64, 1});
+  REQUIRE(publish_row(image.segment, 0, {}, nullptr, 0));
+  const u64 process = process_key(getpid(), 1);
+  for (i32 tid : {1, 2, 3, 4}) REQUIRE(bind(image.segment, {process, tid}, 0));
+  CHECK_FALSE(bind(image.segment, {process, 5}, 0));
+  CHECK(image.fallbacks(Fallback::TableFull) == 1);
+  REQUIRE(bind(image.segment, {process, 2}, kUnbound));
+  CHECK(bind(image.segment, {process, 5}, 0));
+  CHECK(bound_policy(image.segment, {process, 5}) == 0);
+
+  Image left({2, 1, 64, 64, 64, 64, 1});
+  REQUIRE(publish_row(left.segment, 0, {}, nullptr, 0));
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  waitpid(child, nullptr, 0);
+  REQUIRE(bind(left.segment, {process_key(child, 1), 1}, 0));
+  CHECK(bind(left.segment, {process, 1}, 0));
+}
+
+TEST_CASE("threads that bind at once each get what they asked for") {
+  Image image({2, 256, 64, 64, 64, 64, 1});
+  REQUIRE(publish_row(image.segment, 0, {}, nullptr, 0));
+  REQUIRE(publish_row(image.segment, 1, {}, nullptr, 0));
+  const u64 process = process_key(getpid(), 1);
+  std::vector<std::thread> threads;
+  std::atomic<u32> wrong{0};
+  for (i32 tid = 1; tid <= 4; tid++)
+    threads.emplace_back([&, tid] {
+      for (i32 i = 0; i < 2000; i++) {
+        const i32 policy = i % 3 - 1;
+        if (!bind(image.segment, {process, tid}, policy) || bound_policy(image.segment, {process, tid}) != policy) wrong++;
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a slot is held by one process, given back, and then held again with what its last policy did counted apart") {
+  Image image({3, 64, 64, 64, 64, 64, 48});
+  const u64 here = process_key(getpid(), 1), other = process_key(getppid(), 1);
+  CHECK(claim_policy(image.segment, here, 1) == 1);
+  image.segment.rows[1].holder = here;
+  CHECK(claim_policy(image.segment, other, 1) == 0);
+  CHECK(claim_policy(image.segment, other, 0) == -1);  // the last slot is nobody's
+
+  Row row = {};
+  row.holder = here;
+  row.faults = bit(Fault::Latency);
+  REQUIRE(publish_row(image.segment, 1, row, nullptr, 0));
+  record_time(image.segment, 1, Fault::Latency, Direction::Uplink, 5000, 4000);
+  bool fresh;
+  Flow* flow = open_flow(image.segment, opening_of(7), &fresh);
+  flow->policy = 1;
+  flow->up.ops = 3;
+  release_policy(image.segment, 1, other);  // not theirs to give
+  CHECK(image.segment.rows[1].holder == here);
+  release_policy(image.segment, 1, here);
+  CHECK_FALSE(in_use(image.segment, 1));
+  CHECK(image.segment.stats[1].applied[0] == 1);  // kept for evidence
+
+  CHECK(claim_policy(image.segment, other, 0) == 1);
+  CHECK(image.segment.stats[1].applied[0] == 0);
+  CHECK(histogram_of(image.segment, 1, Fault::Latency, Direction::Uplink)->count == 0);
+  const Stats& earlier = image.segment.stats[2];
+  CHECK(earlier.applied[0] == 1);
+  CHECK(earlier.folded_ops[0] == 3);
+  CHECK(flow->policy == -1);
+  const Histogram* times = histogram_of(image.segment, 2, Fault::Latency, Direction::Uplink);
+  REQUIRE(times);
+  CHECK(times->count == 1);
+  CHECK(times->sum_ns == 5000);
+  CHECK(times->buckets[histogram_bucket(5000)] == 1);
+}
+
+TEST_CASE("a process that died holds nothing") {
+  Image image;
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  waitpid(child, nullptr, 0);
+  CHECK(claim_policy(image.segment, process_key(child, 1), 0) == 0);
+  Row row = {};
+  row.holder = process_key(child, 1);
+  REQUIRE(publish_row(image.segment, 0, row, nullptr, 0));
+  CHECK(claim_policy(image.segment, process_key(getpid(), 1), 0) == 0);
+}
+
+TEST_CASE("a socket bound by name is found by whoever opens its flow, and an open flow follows at once") {
+  Image image;
+  const Caller owner = {process_key(getpid(), 1), 9};
+  bind_socket(image.segment, 70, 5, 1, owner, 1);
+  const Owner* row = find_owner(image.segment, 70);
+  REQUIRE(row);
+  CHECK(row->bound_policy == 1);
+  CHECK(row->tid == 9);
+  bool fresh;
+  Flow* flow = open_flow(image.segment, opening_of(70), &fresh);
+  const u32 generation = image.header()->generation;
+  bind_socket(image.segment, 70, 5, -1, {0, 0}, 2);
+  CHECK(flow->bound_policy == -1);
+  CHECK(flow->owner_tid == 0);
+  CHECK(image.header()->generation == generation + 1);
 }
 
 TEST_CASE("in a full table, processes that were killed make room for new ones") {
-  Image image({1, 64, 1, 64, 64, 64});
+  Image image({1, 64, 1, 64, 64, 64, 1});
   const pid_t child = fork();
   if (child == 0) pause();
   CHECK(register_process(image.segment, child, 1, "0.1", "program", 0) != nullptr);

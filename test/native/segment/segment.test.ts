@@ -17,7 +17,7 @@ import { codec, layout, Segment, type StructValue } from "../../../src/segment/i
 import { kill9, soon, startOwner, useFolder } from "./support.js";
 
 const folder = useFolder();
-const small = { policies: 2, bindings: 64, processes: 64, owners: 64, flows: 256, events: 64 };
+const small = { policies: 2, bindings: 64, processes: 64, owners: 64, flows: 256, events: 64, histograms: 24 };
 const create = () => Segment.create({ project: "demo", seed: 7n, directory: folder.path, capacities: small });
 
 function zeros(struct: string): StructValue {
@@ -33,12 +33,13 @@ describe("a segment", () => {
     expect(file.mode & 0o7777).toBe(0o600);
     expect(file.blocks * 512).toBeGreaterThanOrEqual(file.size);
     expect(segment.capacities).toEqual({
-      policies: 8,
+      policies: 256,
       bindings: 4096,
       processes: 1024,
       owners: 16384,
       flows: 16384,
       events: 1024,
+      histograms: 256,
     });
     expect(segment.shrunk).toBe(false);
     segment.close({ unlink: true });
@@ -89,14 +90,14 @@ describe("a segment", () => {
     expect(segment.totals()).toEqual({ flows: 0, ops: 0 });
     expect(segment.flowTotals(1)).toEqual({ units: [0, 0], ops: [0, 0] });
     expect(segment.stats(1)).toEqual(zeros("Stats"));
-    expect(segment.histogram(1, "latency", "both").count).toBe(0);
+    expect(segment.histogram([1], "latency", ["uplink", "downlink"]).count).toBe(0);
     expect(segment.processes()).toEqual([]);
     expect(segment.drainJournal()).toEqual([]);
     expect(segment.check()).toBeUndefined();
     expect(() => segment.stats(2)).toThrow("outside the segment");
     expect(() => segment.flowTotals(2)).toThrow("outside the segment");
-    expect(() => segment.histogram(0, "half_open", "both")).toThrow("half_open takes no time");
-    expect(() => segment.histogram(0, "lag", "both")).toThrow('Fault has no "lag"; it has latency');
+    expect(() => segment.histogram([0], "half_open", ["uplink"])).toThrow("half_open takes no time");
+    expect(() => segment.histogram([0], "lag", ["uplink"])).toThrow('Fault has no "lag"; it has latency');
     segment.close({ unlink: true });
   });
 
@@ -110,18 +111,16 @@ describe("a segment", () => {
     });
     const other = Segment.open(segment.path);
     expect([segment.inForce(), other.inForce()]).toEqual([false, false]);
-    expect(() => other.activate({ defaultPolicy: 0, unix: false, names: false })).toThrow(
-      "only the process that created",
-    );
-    expect(() => segment.activate({ defaultPolicy: 2, unix: false, names: false })).toThrow("outside the segment");
-    segment.activate({ defaultPolicy: 1, unix: true, names: false });
+    expect(() => other.activate(0)).toThrow("only the process that created");
+    expect(() => segment.activate(2)).toThrow("outside the segment");
+    segment.activate(1);
     expect(other.inForce()).toBe(true);
-    const { headerJournal = 0, headerUnix = 0 } = layout.constants;
+    const { headerJournal = 0 } = layout.constants;
     expect(other.header()).toMatchObject({
       owner_pid: process.pid,
       default_policy: 1,
       run_seed: 5n,
-      flags: headerJournal | headerUnix,
+      flags: headerJournal,
       layout_hash: BigInt(layout.layoutHash),
     });
     expect(Segment.list(folder.path)).toEqual([
@@ -142,7 +141,7 @@ describe("a segment", () => {
   it("keeps its lease while the event loop is busy, and loses it with close", async () => {
     const segment = create();
     const other = Segment.open(segment.path);
-    segment.activate({ defaultPolicy: 0, unix: false, names: false });
+    segment.activate(0);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2500);
     expect(other.inForce()).toBe(true);
     segment.close({ unlink: true });

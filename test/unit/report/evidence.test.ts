@@ -3,14 +3,16 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { describeFaults, parsePolicy } from "../../../src/policy/index.js";
-import type { Counters } from "../../../src/report/counters.js";
+import type { PolicyCounters, RunCounters } from "../../../src/report/counters.js";
 import { buildEvidence, type RunFacts } from "../../../src/report/evidence.js";
 import { evidenceSchema } from "../../../src/report/schema.js";
 import { renderEvidence } from "../../../src/report/text.js";
 
+type Counters = PolicyCounters & RunCounters;
+
 /** Counters of a run with one flow of 10 ops up and 20 down, 100 and 200 units, one connect and two lookups. */
 function counters(changes: Partial<Counters> = {}): Counters {
-  return {
+  const all = {
     flows: 1,
     totalOps: 33,
     ops: { uplink: 10, downlink: 20 },
@@ -34,9 +36,10 @@ function counters(changes: Partial<Counters> = {}): Counters {
     times: () => undefined,
     ...changes,
   };
+  return { ...all, all };
 }
 
-function facts(written: object, changes: Partial<RunFacts> = {}): RunFacts {
+function facts(written: object, counted: PolicyCounters, changes: Partial<RunFacts> = {}): RunFacts {
   const policy = parsePolicy(written);
   return {
     version: "0.1.0",
@@ -44,8 +47,7 @@ function facts(written: object, changes: Partial<RunFacts> = {}): RunFacts {
     seed: 0x7f3an,
     exitCode: 0,
     durationMs: 12.4,
-    policy,
-    asked: describeFaults(policy),
+    policies: [{ policy, asked: describeFaults(policy), counters: counted }],
     escaped: [],
     unreachable: undefined,
     notes: [],
@@ -53,8 +55,10 @@ function facts(written: object, changes: Partial<RunFacts> = {}): RunFacts {
   };
 }
 
-const evidenceOf = (written: object, changes?: Partial<Counters>, more?: Partial<RunFacts>) =>
-  buildEvidence(facts(written, more), counters(changes));
+function evidenceOf(written: object, changes?: Partial<Counters>, more?: Partial<RunFacts>) {
+  const counted = counters(changes);
+  return buildEvidence(facts(written, counted, more), counted);
+}
 
 describe("of", () => {
   it.each([
@@ -238,7 +242,7 @@ describe("the text", () => {
 });
 
 it("derives what went on from stage to stage", () => {
-  const { stages } = buildEvidence(facts({ latency: "1ms" }), counters({ gatedOps: { uplink: 1, downlink: 2 } }));
+  const { stages } = evidenceOf({ latency: "1ms" }, { gatedOps: { uplink: 1, downlink: 2 } });
   expect(stages).toEqual({
     resolve: { continue: 303, skipped: 3 },
     chaos_base: { continue: 295, drop: 3, delay: 5 },

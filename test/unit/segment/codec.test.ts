@@ -81,7 +81,7 @@ describe("the codec", () => {
   }
 
   it("refuses bytes too short and structs it does not know", () => {
-    expect(() => codec.decode("Row", new Uint8Array(10))).toThrow("Row needs 544 bytes");
+    expect(() => codec.decode("Row", new Uint8Array(10))).toThrow("Row needs 552 bytes");
     const empty: Layout = { ...layout, structs: [] };
     expect(() => new Codec(empty).struct("Row")).toThrow("the contract has no struct Row");
   });

@@ -6,7 +6,7 @@ import { contractDocument, layout } from "../../../src/segment/index.js";
 
 describe("the contract", () => {
   it("has the layout hash that this test, the writer and the document were written for", () => {
-    expect(layout.layoutHash).toBe("0x6eee5d2006a388b0");
+    expect(layout.layoutHash).toBe("0xf02b080be007709a");
     expect(layout.abiVersion).toBe(1);
   });
 

@@ -1,0 +1,58 @@
+/**
+ * Which policies a run answers for at its end: its own, and every other that met traffic, whoever registered it.
+ * Policies alike in name and content, such as those of several worker processes, answer together.
+ */
+
+import {
+  decompile,
+  describeFaults,
+  type Policy,
+  parsePolicy,
+  type RowFields,
+  type TargetFields,
+} from "../policy/index.js";
+import { type PolicyCounters, readPolicyCounters } from "../report/counters.js";
+import type { PolicyFacts } from "../report/evidence.js";
+import type { Segment } from "../segment/index.js";
+import type { Published } from "./published.js";
+
+/** What evidence needs to know of each policy, the run's own first. */
+export function reportPolicies(segment: Segment, published: readonly Published[]): PolicyFacts[] {
+  const [own, ...others] = published;
+  if (own === undefined) return [];
+  const known = new Map(others.map((each) => [each.slot, each]));
+  const alike = new Map<string, Published & { slots: number[] }>();
+  for (const { index, name } of segment.readPolicies()) {
+    if (index === own.slot) continue;
+    const policy = known.get(index)?.policy ?? readPolicy(segment, index);
+    if (policy === undefined) continue;
+    const key = JSON.stringify([name, policy.written]);
+    const group = alike.get(key);
+    if (group === undefined) alike.set(key, { slot: index, name, policy, slots: [index] });
+    else group.slots.push(index);
+  }
+  const counted = [...alike.values()].map((group) => ({
+    ...group,
+    counters: readPolicyCounters(segment, group.slots),
+  }));
+  return [
+    { ...own, counters: readPolicyCounters(segment, [own.slot]) },
+    ...counted.filter(({ counters }) => metTraffic(counters)),
+  ].map(({ name, policy, counters }) => ({ name, policy, asked: describeFaults(policy), counters }));
+}
+
+/** A policy in its normal form, from its slot: all that is known of one that a program registered itself. */
+export function readPolicy(segment: Segment, slot: number): Policy | undefined {
+  const row = segment.readRow(slot);
+  if (row === undefined) return undefined;
+  try {
+    // Rows are written by compile() alone; where memory was damaged, what is in them is no policy.
+    return parsePolicy(decompile(row as unknown as RowFields, segment.readTargets(slot) as unknown as TargetFields[]));
+  } catch {
+    return undefined;
+  }
+}
+
+function metTraffic({ ops, units, connects, lookups }: PolicyCounters): boolean {
+  return ops.uplink + ops.downlink + units.uplink + units.downlink + connects + lookups > 0;
+}
