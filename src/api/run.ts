@@ -3,39 +3,27 @@
  * `run` settles, however it settles; should this process be killed, its lease ends at once and the janitor cleans up.
  */
 
-import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
-import type { Policy } from "../policy/index.js";
+import { readFileSync } from "node:fs";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import { type Courier, nameOf, native, Segment, startCourier, startJanitor } from "../segment/index.js";
+import { type Courier, nameOf, native, type Segment } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { JournalWriter } from "./journal.js";
-import { type PolicySource, SourceWatch } from "./live.js";
-import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
-import { defaultProject } from "./project.js";
-import { PolicyTable, type RunPolicies } from "./published.js";
-import { reportPolicies } from "./reported.js";
+import { Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
-export interface RunOptions {
+export interface RunOptions extends Omit<SessionOptions, "journal"> {
   /** The program and its arguments. */
   readonly command: readonly string[];
-  /** What to do to it: a policy, from `parsePolicy` or `policyFromFlags`, or a file that may be edited meanwhile. */
-  readonly policy: Policy | PolicySource;
-  /** Which runs `mishap stop` stops together; default: {@link defaultProject}. */
-  readonly project?: string;
   /** Ends the faults, not the program, after this time. */
   readonly durationNs?: number;
   /** A file descriptor that gets the decisions as JSON lines. */
   readonly journal?: number;
   /** The program, where it was found already. */
   readonly program?: Program;
-  /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
-  readonly notice?: (sentence: string) => void;
 }
 
 /** The program could not be started, or mishap could not do its part. */
@@ -49,9 +37,6 @@ export class RunError extends Error {
   }
 }
 
-const SEED_BYTES = 4;
-/** Policies that a run has room for besides those it is given many of. */
-const POLICY_ROOM = 256;
 const STATE_CHECK_MS = 100;
 /** What Node's timers take at most: 24 days. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -68,50 +53,23 @@ export async function run(options: RunOptions): Promise<Evidence> {
   const [name = ""] = options.command;
   const program = options.program ?? findProgram(name);
   const signals = new SignalRelay();
-  const cleanups: (() => void)[] = [() => signals.close()];
+  let session: Session | undefined;
   try {
-    return await runGuarded(options, program, signals, cleanups);
+    session = await Session.start({ ...options, journal: options.journal !== undefined });
+    return await runIn(session, options, program, signals);
   } catch (error) {
     if (error instanceof RunError || error instanceof ProgramError) throw error;
     throw new RunError(error instanceof Error ? error.message : String(error), 125);
   } finally {
-    for (const cleanup of cleanups.reverse()) cleanup();
+    session?.close();
+    signals.close();
   }
 }
 
-async function runGuarded(
-  options: RunOptions,
-  program: Program,
-  signals: SignalRelay,
-  cleanups: (() => void)[],
-): Promise<Evidence> {
-  const source = "read" in options.policy ? options.policy : undefined;
-  const policies: RunPolicies =
-    "read" in options.policy ? options.policy.read() : { own: options.policy, others: new Map() };
-  const seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
-  const notes: string[] = delaysArrivals(policies) ? windowNotes() : [];
-
-  const segment = Segment.create({
-    project: options.project ?? defaultProject(),
-    seed,
-    journal: options.journal !== undefined,
-    capacities: { policies: Math.max(POLICY_ROOM, policies.others.size + POLICY_ROOM / 2) },
-  });
-  cleanups.push(() => segment.close({ unlink: true }));
-  startJanitor(segment.path, (error) => notes.push(`the janitor could not be started: ${error.message}`));
-  const courier = startCourier(segment.path);
-  cleanups.push(() => courier.dismiss());
-  const table = new PolicyTable(segment, seed);
-  table.publish(policies);
-  const edits = source === undefined ? undefined : watchSource(source, table, options.notice);
-  cleanups.push(() => edits?.close());
-  const preload: Preload = preparePreload(segment.path);
-  cleanups.push(() => preload.remove());
-  segment.activate(table.ownSlot);
-
-  await courier.ready.catch((error: Error) => notes.push(`the courier could not be started: ${error.message}`));
+async function runIn(session: Session, options: RunOptions, program: Program, signals: SignalRelay): Promise<Evidence> {
+  const { segment, courier, notes } = session;
   const startedMs = performance.now();
-  const { pid, ended } = startProgram(options.command, program, preload, segment);
+  const { pid, ended } = startProgram(options.command, program, session);
   signals.forwardTo(pid);
   const journal = options.journal === undefined ? undefined : new JournalWriter(segment, options.journal);
   const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
@@ -120,12 +78,7 @@ async function runGuarded(
   const status = await ended;
   const durationMs = performance.now() - startedMs;
   signals.stopForwarding();
-  edits?.close();
-  if (edits !== undefined && edits.count > 0) {
-    notes.push(
-      `${edits.path} was edited ${edits.count === 1 ? "once" : `${edits.count} times`} during the run: what was asked is as it was at the end`,
-    );
-  }
+  session.stopFollowing();
   const escaped = escapes.stop();
   notes.push(...escapes.notes);
   await letDrain(courier, force, notes);
@@ -136,30 +89,26 @@ async function runGuarded(
   const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
 
-  return buildEvidence(
-    {
-      version: version(),
-      command: options.command,
-      seed,
-      exitCode: exitCodeOf(status),
-      durationMs,
-      policies: reportPolicies(segment, table.published),
-      escaped,
-      unreachable,
-      notes,
-    },
-    readRunCounters(segment),
-  );
+  const facts = {
+    version: version(),
+    command: options.command,
+    seed: session.seed,
+    exitCode: exitCodeOf(status),
+    durationMs,
+    policies: session.policies(),
+    escaped,
+    unreachable,
+    notes,
+  };
+  return buildEvidence(facts, readRunCounters(segment));
 }
 
 function startProgram(
   command: readonly string[],
   program: Program,
-  preload: Preload,
-  segment: Segment,
+  session: Session,
 ): { pid: number; ended: Promise<number> } {
-  const environment = preloadEnvironment(process.env, preload.path, segment.path);
-  const variables = Object.entries(environment).map(([variable, value]) => `${variable}=${value}`);
+  const variables = Object.entries(session.environment()).map(([variable, value]) => `${variable}=${value}`);
   let settle: (status: number) => void = () => {};
   const ended = new Promise<number>((resolve) => {
     settle = resolve;
@@ -183,36 +132,6 @@ export function inheritedFds(command: readonly string[]): number[] {
     for (const match of argument.matchAll(/\/(?:dev|proc\/self)\/fd\/(\d{1,6})(?![\d])/g)) found.add(Number(match[1]));
   }
   return [...found].filter((fd) => fd >= 3);
-}
-
-function delaysArrivals({ own, others }: RunPolicies): boolean {
-  return [own, ...others.values()].some(({ fields }) => (fields.downlink?.latency ?? fields.latency ?? 0) > 0);
-}
-
-/** Follows the edits of a policy file. */
-function watchSource(
-  source: PolicySource,
-  table: PolicyTable,
-  notice: (sentence: string) => void = () => {},
-): SourceWatch {
-  return new SourceWatch(source, {
-    changed: (policies) => {
-      table.publish(policies);
-      notice(`${source.path} was edited: its policies are in force`);
-    },
-    refused: (problem) => notice(`${problem}; the faults stay as they were`),
-  });
-}
-
-/** What is withheld from the program lies in its receive buffers, which the kernel bounds. */
-function windowNotes(): string[] {
-  const wanted = 4 << 20;
-  const limit = "/proc/sys/net/core/rmem_max"; // not there in every network namespace
-  const allowed = existsSync(limit) ? Number(readFileSync(limit, "utf8")) : wanted;
-  if (!(allowed < wanted)) return [];
-  return [
-    `net.core.rmem_max is ${allowed}, so bulk data towards the program may flow at about that many bytes per delay (${wanted} is what mishap would use)`,
-  ];
 }
 
 const HURRYING = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;

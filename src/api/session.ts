@@ -1,0 +1,136 @@
+/**
+ * What a run sets up around its programs: the segment in force, the policies in it, the courier and the janitor beside
+ * it, and the environment that makes a program take part. It is all gone when the session is closed; should this process
+ * be killed, the lease ends at once and the janitor cleans up.
+ */
+
+import { randomBytes } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import type { Policy } from "../policy/index.js";
+import type { PolicyFacts } from "../report/evidence.js";
+import { type Courier, Segment, startCourier, startJanitor } from "../segment/index.js";
+import { type PolicySource, SourceWatch } from "./live.js";
+import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
+import { defaultProject } from "./project.js";
+import { PolicyTable, type RunPolicies } from "./published.js";
+import { reportPolicies } from "./reported.js";
+
+/** How a session is set up. */
+export interface SessionOptions {
+  /** What its programs meet: a policy, from `parsePolicy` or `policyFromFlags`, or a file that may be edited meanwhile. */
+  readonly policy: Policy | PolicySource;
+  /** Which runs `mishap stop` stops together; default: {@link defaultProject}. */
+  readonly project?: string;
+  /** Whether decisions are written to the journal. */
+  readonly journal?: boolean;
+  /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
+  readonly notice?: (sentence: string) => void;
+}
+
+const SEED_BYTES = 4;
+/** Policies that a session has room for besides those it is given many of. */
+const POLICY_ROOM = 256;
+
+/** A segment in force, and what belongs to it. */
+export class Session {
+  readonly seed: bigint;
+  readonly segment: Segment;
+  readonly courier: Courier;
+  /** What evidence should say besides. */
+  readonly notes: string[] = [];
+  readonly #table: PolicyTable;
+  readonly #preload: Preload;
+  readonly #edits: SourceWatch | undefined;
+  readonly #cleanups: (() => void)[] = [];
+
+  /** Sets everything up. What fails leaves nothing behind. */
+  static async start(options: SessionOptions): Promise<Session> {
+    const session = new Session(options);
+    await session.courier.ready.catch((error: Error) => {
+      session.notes.push(`the courier could not be started: ${error.message}`);
+    });
+    return session;
+  }
+
+  private constructor({ policy, project, journal = false, notice = () => {} }: SessionOptions) {
+    const source = "read" in policy ? policy : undefined;
+    const policies: RunPolicies = "read" in policy ? policy.read() : { own: policy, others: new Map() };
+    this.seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
+    if (delaysArrivals(policies)) this.notes.push(...windowNotes());
+    try {
+      this.segment = Segment.create({
+        project: project ?? defaultProject(),
+        seed: this.seed,
+        journal,
+        capacities: { policies: Math.max(POLICY_ROOM, policies.others.size + POLICY_ROOM / 2) },
+      });
+      this.#cleanups.push(() => this.segment.close({ unlink: true }));
+      startJanitor(this.segment.path, (error) => {
+        this.notes.push(`the janitor could not be started: ${error.message}`);
+      });
+      this.courier = startCourier(this.segment.path);
+      this.#cleanups.push(() => this.courier.dismiss());
+      this.#table = new PolicyTable(this.segment, this.seed);
+      this.#table.publish(policies);
+      this.#edits = source === undefined ? undefined : follow(source, this.#table, notice);
+      this.#cleanups.push(() => this.#edits?.close());
+      this.#preload = preparePreload(this.segment.path);
+      this.#cleanups.push(() => this.#preload.remove());
+      this.segment.activate(this.#table.ownSlot);
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  /** The environment of a program that takes part. */
+  environment(base: NodeJS.ProcessEnv = process.env): Record<string, string> {
+    return preloadEnvironment(base, this.#preload.path, this.segment.path);
+  }
+
+  /** What each policy did so far, the session's own first. */
+  policies(): PolicyFacts[] {
+    return reportPolicies(this.segment, this.#table.published);
+  }
+
+  /** The policy file is no longer followed; the note on its edits is written. */
+  stopFollowing(): void {
+    if (this.#edits === undefined) return;
+    const { count, path } = this.#edits;
+    this.#edits.close();
+    if (count === 0) return;
+    const often = count === 1 ? "once" : `${count} times`;
+    this.notes.push(`${path} was edited ${often} during the run: what was asked is as it was at the end`);
+  }
+
+  /** Ends all faults and leaves nothing behind. A second call does nothing. */
+  close(): void {
+    for (const cleanup of this.#cleanups.splice(0).reverse()) cleanup();
+  }
+}
+
+/** Follows the edits of a policy file. */
+function follow(source: PolicySource, table: PolicyTable, notice: (sentence: string) => void): SourceWatch {
+  return new SourceWatch(source, {
+    changed: (policies) => {
+      table.publish(policies);
+      notice(`${source.path} was edited: its policies are in force`);
+    },
+    refused: (problem) => notice(`${problem}; the faults stay as they were`),
+  });
+}
+
+function delaysArrivals({ own, others }: RunPolicies): boolean {
+  return [own, ...others.values()].some(({ fields }) => (fields.downlink?.latency ?? fields.latency ?? 0) > 0);
+}
+
+/** What is withheld from the program lies in its receive buffers, which the kernel bounds. */
+function windowNotes(): string[] {
+  const wanted = 4 << 20;
+  const limit = "/proc/sys/net/core/rmem_max"; // not there in every network namespace
+  const allowed = existsSync(limit) ? Number(readFileSync(limit, "utf8")) : wanted;
+  if (!(allowed < wanted)) return [];
+  return [
+    `net.core.rmem_max is ${allowed}, so bulk data towards the program may flow at about that many bytes per delay (${wanted} is what mishap would use)`,
+  ];
+}
