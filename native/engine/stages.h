@@ -68,23 +68,22 @@ struct Plan {
 };
 void prepare(const Row& row, Direction direction, bool stream, Plan* plan);
 
-// The thread's own copy of a row, and what was made ready from it.
+// This process's copy of a row, and what was made ready from it.
 struct ReadyRow {
   const Row* source;
   u32 sequence;
-  bool busy;  // a signal handler that interrupts a refresh must not read half a row
+  u32 busy;  // being written
   Row row;
   Plan plans[kDirections][2];  // by direction, then: datagrams, streams
 };
-constexpr u32 kReadyRows = 2;
-extern thread_local constinit ReadyRow ready_rows[kReadyRows];
-const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy);
+extern constinit const ReadyRow* ready_rows[kMaxPolicies];
+const ReadyRow* refresh_row(const Segment& segment, i32 policy);
 // Refreshed when the row's sequence moved; nullptr when there is none to be had.
 inline const ReadyRow* ready_row(const Segment& segment, i32 policy) {
-  u32 sequence = row_sequence(segment, policy);
-  ReadyRow& copy = ready_rows[static_cast<u32>(policy) % kReadyRows];
-  if (sequence == 0 || copy.busy) return nullptr;
-  return copy.source == &segment.rows[policy] && copy.sequence == sequence ? &copy : refresh_row(segment, policy, &copy);
+  const u32 sequence = row_sequence(segment, policy);
+  if (sequence == 0) return nullptr;
+  const ReadyRow* copy = load_acquire(&ready_rows[policy]);
+  return copy && copy->sequence == sequence && copy->source == &segment.rows[policy] ? copy : refresh_row(segment, policy);
 }
 inline const Row* cached_row(const Segment& segment, i32 policy) {
   const ReadyRow* ready = ready_row(segment, policy);

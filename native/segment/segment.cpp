@@ -151,6 +151,7 @@ AttachError check(u8* base, u64 size, Segment* out) {
   auto region = [&](Region r) { return at[static_cast<u32>(r)]; };
   auto count = [&](Region r) { return rows[static_cast<u32>(r)] / kShapes[static_cast<u32>(r)].per; };
   u32 policies = count(Region::Rows);
+  if (policies > kMaxPolicies) return AttachError::BadRegion;
   for (Region r : {Region::Targets, Region::Links, Region::Stats})
     if (count(r) != policies) return AttachError::BadRegion;
 
