@@ -122,11 +122,11 @@ function* tokensOf(text: string, lines: LineCounter): Generator<CST.Token> {
 
 function yamlMistakes({ errors, warnings }: Document, second: Document.Parsed | undefined): Mistake[] {
   if (second !== undefined) return [{ offset: second.range[0], problem: "a second document; a file has one" }];
-  // The one warning there is says that a tag is unknown.
+  // A warning is of something not understood, such as a tag.
   return [...errors, ...warnings].map(({ pos, message }) => ({
     offset: pos[0],
     // The parser quotes the text, line ends and all.
-    problem: `not YAML that is read here: ${message.replace(/[\s\p{Cc}]+/gu, " ")}`,
+    problem: `cannot be read as YAML: ${message.replace(/[\s\p{Cc}]+/gu, " ")}`,
   }));
 }
 
