@@ -1,4 +1,4 @@
-/** The tables of docs/policies.md, written from the schema and the presets, so that the page cannot say anything else. */
+/** The tables of docs/policies.md, written from the schema and the presets, so that the page says what they say. */
 
 import { z } from "zod";
 import { fieldAbout, unwrap } from "./fields.js";
