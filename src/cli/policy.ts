@@ -1,8 +1,7 @@
 /** `mishap policy`: looks at policies, in files and ready-made, without running anything. */
 
 import type { Command } from "commander";
-import { nearest } from "../policy/errors.js";
-import { describeFaults, loadPreset, normalForm, type Policy, PolicyError, PRESETS } from "../policy/index.js";
+import { describeFaults, loadPreset, nearest, normalForm, type Policy, PolicyError, PRESETS } from "../policy/index.js";
 import { printToStderr, UsageError } from "./errors.js";
 
 const EXAMPLES = `

@@ -1,4 +1,4 @@
-/** The tables of docs/policies.md, written from the schema and the presets, so that the page cannot say anything else. */
+/** The tables of docs/policies.md, written from the schema and the presets, so that the page says what they say. */
 
 import { z } from "zod";
 import { fieldAbout, unwrap } from "./fields.js";
@@ -30,10 +30,7 @@ function rowsOf(shape: Readonly<Record<string, z.core.$ZodType>>, parent: string
     const about = fieldAbout.get(schema);
     if (about === undefined) throw new Error(`${parent}${key} has no help`);
     const meaning = about.rule === undefined ? about.help : `${about.help}; ${about.rule}`;
-    const words: unknown = about.json.enum;
-    const form = Array.isArray(words)
-      ? words.filter((word) => typeof word === "string").map(code)
-      : [code(about.example)];
+    const form = (about.words ?? [about.example]).map(code);
     const row: Row = [code(parent + key), form.join(", "), defaultOf(optional), about.units ?? "", meaning];
     return [row, ...(schema instanceof z.ZodObject ? rowsOf(schema.shape, `${parent}${key}.`) : [])];
   });

@@ -40,6 +40,8 @@ export interface FieldHelp {
 export interface FieldAbout extends FieldHelp {
   /** What may be written; empty where the zod type says it all. */
   readonly json: JsonSchema;
+  /** The words it may be, where there are few. */
+  readonly words?: readonly string[];
   /** Its units, where it has any. */
   readonly units?: string;
   /** What holds beyond its form, such as `above 0`. */
@@ -190,15 +192,7 @@ export function choice<const Word extends string>(words: readonly Word[], about:
     const close = typeof written === "string" ? nearest(written, words) : about.example;
     throw new PolicyError("", `must be ${listOf(words)}, such as ${close}`, written);
   };
-  // A long list stands in the help, a short one in the value's place.
-  const short = words.length <= 3;
-  const help = short ? about.help : `${about.help}: ${listOf(words)}`;
-  return field<Word, Word>(parse, {
-    ...about,
-    help,
-    valueName: short ? words.join("|") : "word",
-    json: { enum: words },
-  });
+  return field<Word, Word>(parse, { ...about, valueName: "word", words, json: { enum: words } });
 }
 
 /** Yes or no. */

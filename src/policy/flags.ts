@@ -12,6 +12,7 @@ import { type FieldHelp, fieldAbout, unwrap } from "./fields.js";
 import { scheduleFromFlag } from "./schedule.js";
 import { type ParsedPolicy, type Policy, parsePolicy, policyFields } from "./schema.js";
 import { targetFromFlag } from "./targets.js";
+import { listOf } from "./units.js";
 
 /** One flag, as help and completion show it. */
 export interface PolicyFlag extends FieldHelp {
@@ -101,8 +102,10 @@ function helpOf(path: string, schema: z.core.$ZodType): FieldHelp | undefined {
   const about = fieldAbout.get(schema);
   const whole = WHOLE[path];
   if (about === undefined || (schema instanceof z.ZodObject && whole === undefined)) return undefined;
-  const { help, example, valueName } = about;
-  return { help, example, valueName, ...whole };
+  const { help, example, valueName, words = [] } = about;
+  // A long list of words stands in the help, a short one in the value's place.
+  if (words.length > 3) return { help: `${help}: ${listOf(words)}`, example, valueName };
+  return { help, example, valueName: words.length > 0 ? words.join("|") : valueName, ...whole };
 }
 
 /** Every flag of a policy, in the schema's order. */

@@ -152,7 +152,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
   flapping: {
     description: "a link that is gone for 5 s of every 20",
     source: OWN,
-    fields: { packet_loss: "100%", schedule: { kind: "spike", every: "20s", duration: "5s" } },
+    fields: { packet_loss: "100%", schedule: { kind: "flapping", on: "5s", off: "15s" } },
   },
   black_hole: {
     description: "everything sent is lost, and nobody says so: a firewall that drops",

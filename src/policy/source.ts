@@ -5,20 +5,24 @@
  */
 
 import {
+  type Alias,
+  Composer,
+  type CST,
   type Document,
   isAlias,
   isMap,
   isNode,
   isScalar,
   isSeq,
+  Lexer,
   LineCounter,
   type Node,
   type Pair,
-  parseDocument,
+  Parser,
   visit,
   type YAMLMap,
 } from "yaml";
-import { clip, quote } from "./errors.js";
+import { quote } from "./errors.js";
 import { jsonEnd } from "./json-end.js";
 
 /** A place in a text, both counted from 1. */
@@ -48,7 +52,10 @@ interface Mistake {
   readonly problem: string;
 }
 
-const MAX_ALIASES = 100;
+/** Uses of an anchor, those within what it stands for multiplied. */
+const MAX_ALIASES = 10_000;
+/** What is open at once; a level of nesting opens two at most. */
+const MAX_OPEN = 200;
 
 /** Reads a text. JSON is held to JSON: no comments, no trailing commas, no key twice. */
 export function readSource(text: string, format: Format): { ok: Source } | { problems: SourceProblem[] } {
@@ -61,23 +68,24 @@ export function readSource(text: string, format: Format): { ok: Source } | { pro
     problems: mistakes.map(({ offset, problem }) => ({ place: placeAt(offset), problem })),
   });
   try {
-    const document = parseDocument(text, {
+    const composer = new Composer({
       schema: "core",
       merge: format === "yaml",
       uniqueKeys: false, // checked below: the parser compares every key with every other
-      prettyErrors: false,
       logLevel: "error",
-      lineCounter: lines,
     });
-    const syntax = format === "json" ? jsonMistakes(text) : yamlMistakes(document);
-    const mistakes = syntax.length > 0 ? syntax : nodeMistakes(document);
+    const [document, second] = composer.compose(tokensOf(text, lines), true, text.length);
+    if (document === undefined) throw new Error("a text has a document, even if it is empty");
+    const syntax = format === "json" ? jsonMistakes(text) : yamlMistakes(document, second);
+    if (syntax.length > 0) return refuse(syntax);
+    const { mistakes, aliased } = readNodes(document);
     if (mistakes.length > 0) return refuse(mistakes);
     const value: unknown = format === "json" ? JSON.parse(text) : document.toJS({ maxAliasCount: MAX_ALIASES });
-    return { ok: { value, placeOf: (parts, key) => placeAt(offsetOf(document, parts, key)) } };
+    return { ok: { value, placeOf: (parts, key) => placeAt(offsetOf(document.contents, aliased, parts, key)) } };
   } catch (error) {
-    if (error instanceof RangeError) return refuse([{ offset: 0, problem: "nested too deeply to be read" }]);
-    // Aliases are counted by the parser, which has no other error at this point.
-    if (error instanceof ReferenceError) {
+    if (error instanceof NestingError) return refuse([{ offset: error.offset, problem: error.message }]);
+    // The parser counts aliases as it resolves them, and a long chain of them may end its stack before.
+    if (error instanceof ReferenceError || error instanceof RangeError) {
       return refuse([{ offset: 0, problem: "has aliases that stand for too much; write out what they stand for" }]);
     }
     throw error;
@@ -95,37 +103,60 @@ function jsonMistakes(text: string): Mistake[] {
   }
 }
 
-function yamlMistakes({ errors, warnings }: Document): Mistake[] {
-  // The one warning there is says that a tag is unknown.
+class NestingError extends Error {
+  constructor(readonly offset: number) {
+    super("nested too deeply; a policy has three levels");
+  }
+}
+
+/** The tokens of a text, up to where it is nested deeper than those who read them recursively could bear. */
+function* tokensOf(text: string, lines: LineCounter): Generator<CST.Token> {
+  const parser = new Parser(lines.addNewLine);
+  lines.addNewLine(0);
+  for (const lexeme of new Lexer().lex(text)) {
+    yield* parser.next(lexeme);
+    if (parser.stack.length > MAX_OPEN) throw new NestingError(parser.offset);
+  }
+  yield* parser.end();
+}
+
+function yamlMistakes({ errors, warnings }: Document, second: Document.Parsed | undefined): Mistake[] {
+  if (second !== undefined) return [{ offset: second.range[0], problem: "a second document; a file has one" }];
+  // A warning is of something not understood, such as a tag.
   return [...errors, ...warnings].map(({ pos, message }) => ({
     offset: pos[0],
     // The parser quotes the text, line ends and all.
-    problem: `not YAML that is read here: ${message.replace(/[\s\p{Cc}]+/gu, " ")}`,
+    problem: `cannot be read as YAML: ${message.replace(/[\s\p{Cc}]+/gu, " ")}`,
   }));
 }
 
-/** Keys that are no text or stand twice in one map, and aliases of nothing. */
-function nodeMistakes(document: Document): Mistake[] {
+/** What each alias stands for. */
+type Aliased = ReadonlyMap<unknown, Node>;
+
+/** What the aliases stand for, and what is wrong: aliases of nothing, keys that are no text or stand twice in a map. */
+function readNodes(document: Document): { mistakes: Mistake[]; aliased: Aliased } {
   const mistakes: Mistake[] = [];
-  const anchors = new Set<string>();
-  const see = (node: Node & { anchor?: string }): void => {
-    if (node.anchor !== undefined) anchors.add(node.anchor);
-  };
+  const anchors = new Map<string, Node>();
+  const aliased = new Map<unknown, Node>();
   visit(document, {
-    Scalar: (_, node) => see(node),
-    Seq: (_, node) => see(node),
-    Map: (_, node) => {
-      see(node);
-      mistakes.push(...keyMistakes(node));
-    },
-    Alias: (_, node) => {
-      if (anchors.has(node.source)) return;
-      const name = clip(node.source).replace(/\p{Cc}/gu, "?");
-      const problem = `the alias *${name} has no anchor above it; write &${name} there`;
-      mistakes.push({ offset: startOf(node), problem });
+    Node: (_, node, ancestors) => {
+      if (isAlias(node)) {
+        const meant = anchors.get(node.source);
+        if (meant === undefined) mistakes.push(aliasMistake(node, "has no anchor above it"));
+        else if (ancestors.includes(meant)) mistakes.push(aliasMistake(node, "is a part of what it stands for"));
+        else aliased.set(node, meant);
+        return;
+      }
+      if (node.anchor !== undefined) anchors.set(node.anchor, node);
+      if (isMap(node)) mistakes.push(...keyMistakes(node));
     },
   });
-  return mistakes;
+  return { mistakes, aliased };
+}
+
+function aliasMistake(alias: Alias, what: string): Mistake {
+  const problem = `the alias ${quote(`*${alias.source}`)} ${what}; write out what it should stand for`;
+  return { offset: startOf(alias), problem };
 }
 
 function keyMistakes(map: YAMLMap<unknown, unknown>): Mistake[] {
@@ -152,13 +183,13 @@ function startOf(node: unknown, otherwise = 0): number {
   return isNode(node) ? (node.range?.[0] ?? otherwise) : otherwise;
 }
 
-function offsetOf(document: Document, parts: readonly PropertyKey[], key: string | undefined): number {
-  let at: unknown = document.contents;
+function offsetOf(root: unknown, aliased: Aliased, parts: readonly PropertyKey[], key: string | undefined): number {
+  let at = root;
   let offset = startOf(at);
   for (const part of key === undefined ? parts : [...parts, key]) {
-    at = resolve(document, at);
+    at = aliased.get(at) ?? at;
     if (isMap(at)) {
-      const pair = findPair(document, at, String(part));
+      const pair = findPair(at, aliased, String(part));
       if (pair === undefined) return offset;
       offset = startOf(pair.key, offset);
       at = pair.value;
@@ -180,21 +211,17 @@ function indexOf(map: YAMLMap<unknown, unknown>): ReadonlyMap<string | undefined
 }
 
 /** A key of a map or of the maps that are merged into it. */
-function findPair(document: Document, map: YAMLMap<unknown, unknown>, name: string): Pair | undefined {
+function findPair(map: YAMLMap<unknown, unknown>, aliased: Aliased, name: string): Pair | undefined {
   const own = indexOf(map).get(name);
   if (own !== undefined) return own;
   for (const { key, value } of map.items) {
     if (!isScalar(key) || typeof key.value !== "symbol") continue;
-    const merged = resolve(document, value);
+    const merged = aliased.get(value) ?? value;
     for (const each of isSeq(merged) ? merged.items : [merged]) {
-      const source = resolve(document, each);
-      const pair = isMap(source) ? findPair(document, source, name) : undefined;
+      const source = aliased.get(each) ?? each;
+      const pair = isMap(source) ? findPair(source, aliased, name) : undefined;
       if (pair !== undefined) return pair;
     }
   }
   return undefined;
-}
-
-function resolve(document: Document, node: unknown): unknown {
-  return isAlias(node) ? node.resolve(document) : node;
 }
