@@ -49,6 +49,7 @@ struct Constant {
   u32 value;
 };
 constexpr Constant kConstants[] = {
+    {"maxPolicies", kMaxPolicies},
     {"targetsPerPolicy", kTargetsPerPolicy},
     {"portRanges", kPortRanges},
     {"streamUnitBytes", kStreamUnitBytes},

@@ -31,13 +31,6 @@ Napi::Buffer<u8> copy_out(Napi::Env env, const void* from, size_t size) {
   return buffer;
 }
 
-Napi::Array pair(Napi::Env env, u64 up, u64 down) {
-  Napi::Array result = Napi::Array::New(env, 2);
-  result[0u] = Napi::Number::New(env, static_cast<double>(up));
-  result[1u] = Napi::Number::New(env, static_cast<double>(down));
-  return result;
-}
-
 std::string argument(size_t index) { return "argument " + std::to_string(index + 1); }
 std::string policy_named(i64 policy) { return "policy " + std::to_string(policy) + " is outside the segment"; }
 
@@ -86,7 +79,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::read_struct>("readStruct"),
                            InstanceMethod<&NativeSegment::read_header>("readHeader"),
                            InstanceMethod<&NativeSegment::read_processes>("readProcesses"),
-                           InstanceMethod<&NativeSegment::flow_totals>("flowTotals"),
+                           InstanceMethod<&NativeSegment::carried>("carried"),
                            InstanceMethod<&NativeSegment::totals>("totals"),
                            InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
                            InstanceMethod<&NativeSegment::activate>("activate"),
@@ -335,30 +328,30 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     return buffer;
   }
 
-  // What a policy's flows carried: folded counters and what open flows counted since.
-  Napi::Value flow_totals(const Napi::CallbackInfo& info) {
+  // What the flows of each policy carried, folded counters and what open flows counted since: by policy, kCarried numbers
+  // each: units up, units down, ops up, ops down, and the sends of datagram flows.
+  Napi::Value carried(const Napi::CallbackInfo& info) {
     const Segment& segment = open_segment(info.Env());
-    const i32 policy = static_cast<i32>(whole_number(info, 0));
-    const Stats* stats = stats_of(segment, policy);
-    if (!stats) throw Napi::RangeError::New(info.Env(), policy_named(policy));
-    u64 units[kDirections], ops[kDirections];
-    for (u32 d = 0; d < kDirections; d++) {
-      units[d] = load(&stats->folded_units[d]);
-      ops[d] = load(&stats->folded_ops[d]);
-    }
+    constexpr u32 kCarried = 5;
+    Napi::Float64Array totals = Napi::Float64Array::New(info.Env(), segment.count.policies * kCarried);
+    auto add_to = [&](u32 policy, u32 at, u64 more) { totals[policy * kCarried + at] += static_cast<double>(more); };
+    for (u32 policy = 0; policy < segment.count.policies; policy++)
+      for (u32 d = 0; d < kDirections; d++) {
+        add_to(policy, d, load(&segment.stats[policy].folded_units[d]));
+        add_to(policy, kDirections + d, load(&segment.stats[policy].folded_ops[d]));
+      }
     for (u32 i = 0; i < segment.count.flows; i++) {
       const Flow& flow = segment.flows[i];
-      if (load_acquire(&flow.cookie) == 0 || load(&flow.policy) != policy) continue;
+      const i32 policy = load(&flow.policy);
+      if (load_acquire(&flow.cookie) == 0 || !is_policy(segment, policy)) continue;
       const FlowDirection* sides[] = {&flow.up, &flow.down};
       for (u32 d = 0; d < kDirections; d++) {
-        units[d] += units_begun(load(&sides[d]->progress)) - load(&sides[d]->folded_units);
-        ops[d] += load(&sides[d]->ops) - load(&sides[d]->folded_ops);
+        add_to(static_cast<u32>(policy), d, units_begun(load(&sides[d]->progress)) - load(&sides[d]->folded_units));
+        add_to(static_cast<u32>(policy), kDirections + d, load(&sides[d]->ops) - load(&sides[d]->folded_ops));
       }
+      if (flow.role == static_cast<u8>(Role::Datagram)) add_to(static_cast<u32>(policy), 4, load(&flow.up.ops));
     }
-    Napi::Object result = Napi::Object::New(info.Env());
-    result["units"] = pair(info.Env(), units[0], units[1]);
-    result["ops"] = pair(info.Env(), ops[0], ops[1]);
-    return result;
+    return totals;
   }
 
   Napi::Value totals(const Napi::CallbackInfo& info) {

@@ -22,7 +22,7 @@ using i64 = int64_t;
 
 constexpr u64 kMagic = 0x0050414853494d01ull;  // "\1MISHAP\0" as bytes in memory
 constexpr u32 kAbiVersion = 1;
-constexpr u32 kMaxPolicies = 1024;
+constexpr u32 kMaxPolicies = 1536;  // slots: 1,024 policies of a file, and some for programs that register their own
 constexpr u32 kTargetsPerPolicy = 16;
 constexpr u32 kStreamUnitBytes = 1448;  // one full TCP segment with timestamps on Ethernet: the unit of chance
 constexpr u32 kCertainPpm = 1000000;

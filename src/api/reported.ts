@@ -20,6 +20,7 @@ import type { Published } from "./published.js";
 export function reportPolicies(segment: Segment, published: readonly Published[]): PolicyFacts[] {
   const [own, ...others] = published;
   if (own === undefined) return [];
+  const carried = segment.carried();
   const known = new Map(others.map((each) => [each.slot, each]));
   const alike = new Map<string, Published & { slots: number[] }>();
   for (const { index, name } of segment.readPolicies()) {
@@ -33,10 +34,10 @@ export function reportPolicies(segment: Segment, published: readonly Published[]
   }
   const counted = [...alike.values()].map((group) => ({
     ...group,
-    counters: readPolicyCounters(segment, group.slots),
+    counters: readPolicyCounters(segment, group.slots, carried),
   }));
   return [
-    { ...own, counters: readPolicyCounters(segment, [own.slot]) },
+    { ...own, counters: readPolicyCounters(segment, [own.slot], carried) },
     ...counted.filter(({ counters }) => metTraffic(counters)),
   ].map(({ name, policy, counters }) => ({ name, policy, asked: describeFaults(policy), counters }));
 }

@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import type { Policy } from "../policy/index.js";
 import type { PolicyFacts } from "../report/evidence.js";
-import { type Courier, Segment, startCourier, startJanitor } from "../segment/index.js";
+import { type Courier, layout, Segment, startCourier, startJanitor } from "../segment/index.js";
 import { type PolicySource, SourceWatch } from "./live.js";
 import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { defaultProject } from "./project.js";
@@ -62,7 +62,7 @@ export class Session {
         project: project ?? defaultProject(),
         seed: this.seed,
         journal,
-        capacities: { policies: Math.max(POLICY_ROOM, policies.others.size + POLICY_ROOM / 2) },
+        capacities: { policies: roomFor(policies) },
       });
       this.#cleanups.push(() => this.segment.close({ unlink: true }));
       startJanitor(this.segment.path, (error) => {
@@ -118,6 +118,12 @@ function follow(source: PolicySource, table: PolicyTable, notice: (sentence: str
     },
     refused: (problem) => notice(`${problem}; the faults stay as they were`),
   });
+}
+
+/** Slots: for the policies given, and for what programs register. */
+function roomFor({ others }: RunPolicies): number {
+  const { maxPolicies = 0 } = layout.constants;
+  return Math.min(maxPolicies, Math.max(POLICY_ROOM, others.size + POLICY_ROOM / 2));
 }
 
 function delaysArrivals({ own, others }: RunPolicies): boolean {

@@ -4,7 +4,16 @@
  */
 
 import type { Direction } from "../policy/index.js";
-import { codec, layout, nameOf, native, numberOf, type Segment, type StructValue } from "../segment/index.js";
+import {
+  type Carried,
+  codec,
+  layout,
+  nameOf,
+  native,
+  numberOf,
+  type Segment,
+  type StructValue,
+} from "../segment/index.js";
 
 /** A number for each direction. */
 export type PerDirection = Readonly<Record<Direction, number>>;
@@ -76,10 +85,18 @@ export function readRunCounters(segment: Segment): RunCounters {
   };
 }
 
-/** Reads what the policies of some slots did, together. */
-export function readPolicyCounters(segment: Segment, slots: readonly number[]): PolicyCounters {
+/**
+ * Reads what the policies of some slots did, together.
+ *
+ * @param flows - what flows carried; for who reads many policies, to be read once
+ */
+export function readPolicyCounters(
+  segment: Segment,
+  slots: readonly number[],
+  flows: readonly Carried[] = segment.carried(),
+): PolicyCounters {
   const stats = slots.map((slot) => segment.stats(slot));
-  const carried = slots.map((slot) => segment.flowTotals(slot));
+  const carried = slots.flatMap((slot) => flows[slot] ?? []);
   const sum = (of: (each: StructValue) => unknown): number => stats.reduce((all, each) => all + Number(of(each)), 0);
   const perDirection = (of: (each: StructValue) => unknown): PerDirection => ({
     uplink: stats.reduce((all, each) => all + numberAt(of(each), 0), 0),
@@ -89,20 +106,13 @@ export function readPolicyCounters(segment: Segment, slots: readonly number[]): 
     uplink: carried.reduce((all, each) => all + each[of][0], 0),
     downlink: carried.reduce((all, each) => all + each[of][1], 0),
   });
-  const ops = total("ops");
-  const datagramRole = numberOf("Role", "datagram");
   return {
-    ops,
+    ops: total("ops"),
     units: total("units"),
     gatedOps: perDirection(({ gated_ops }) => gated_ops),
     gatedUnits: perDirection(({ gated_units }) => gated_units),
     connects: sum(({ connects }) => connects),
-    datagramSends:
-      ops.uplink === 0
-        ? 0
-        : readFlows(segment)
-            .filter(({ role, policy }) => role === datagramRole && slots.includes(Number(policy)))
-            .reduce((all, flow) => all + Number((flow.up as StructValue).ops), 0),
+    datagramSends: carried.reduce((all, each) => all + each.datagramSends, 0),
     lookups: sum(({ lookups }) => lookups),
     lostHeldBytes: sum(({ lost_held_bytes }) => lost_held_bytes),
     verdicts: namedVerdicts((at) => stats.reduce((all, { verdicts }) => all + numberAt(verdicts, at), 0)),

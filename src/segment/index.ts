@@ -14,7 +14,6 @@ export {
   type StructValue,
 } from "./layout.js";
 export {
-  type ByDirection,
   type Capacities,
   native,
   nativeFolder,
@@ -24,6 +23,7 @@ export {
   type TargetOptions,
 } from "./native.js";
 export {
+  type Carried,
   type CreateOptions,
   codec,
   layout,

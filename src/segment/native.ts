@@ -31,9 +31,6 @@ export interface PolicySlot {
   withdrawn: boolean;
 }
 
-/** Counts by direction: uplink, downlink. */
-export type ByDirection = [uplink: number, downlink: number];
-
 /** A mapped segment, in bytes. `Segment` gives them meaning. */
 export interface NativeSegment {
   readonly capacities: Capacities;
@@ -56,7 +53,7 @@ export interface NativeSegment {
   readStruct(region: number, index: number): Buffer;
   readHeader(): Buffer;
   readProcesses(): Buffer;
-  flowTotals(policy: number): { units: ByDirection; ops: ByDirection };
+  carried(): Float64Array;
   totals(): { flows: number; ops: number };
   drainJournal(max: number): Buffer;
   activate(defaultPolicy: number, flags: number, runSeed: bigint): void;

@@ -7,7 +7,7 @@
 import { findSegmentFiles, newSegmentPath, SEGMENT_DIRECTORY, sweep } from "./files.js";
 import { TimeHistogram } from "./histogram.js";
 import { Codec, type Layout, type StructValue } from "./layout.js";
-import { type ByDirection, type Capacities, type NativeSegment, native, type PolicySlot } from "./native.js";
+import { type Capacities, type NativeSegment, native, type PolicySlot } from "./native.js";
 
 /** The contract, as it was compiled. */
 export const layout: Layout = native.layout();
@@ -24,6 +24,15 @@ export interface CreateOptions {
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
+}
+
+/** What flows carried: uplink, downlink. */
+export interface Carried {
+  /** Units of chance. */
+  units: [uplink: number, downlink: number];
+  ops: [uplink: number, downlink: number];
+  /** Of flows of datagrams. */
+  datagramSends: number;
 }
 
 /** A segment that was found. */
@@ -256,9 +265,13 @@ export class Segment {
     );
   }
 
-  /** Units of chance and ops that flows of this policy carried, by direction. */
-  flowTotals(policy: number): { units: ByDirection; ops: ByDirection } {
-    return this.#native.flowTotals(policy);
+  /** What the flows of each policy carried, by slot. */
+  carried(): Carried[] {
+    const numbers = this.#native.carried();
+    return Array.from({ length: this.capacities.policies }, (_, slot) => {
+      const [unitsUp = 0, unitsDown = 0, opsUp = 0, opsDown = 0, datagramSends = 0] = numbers.subarray(5 * slot);
+      return { units: [unitsUp, unitsDown], ops: [opsUp, opsDown], datagramSends };
+    });
   }
 
   /** All flows seen and all ops they made, faulted or not. */

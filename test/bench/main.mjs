@@ -2,7 +2,12 @@
 // table; the exit code says only whether everything could be measured.
 //
 //   npm run bench [-- --only=NAME] [-- --quick]
-import { BARE, build, instructionsAdded, interleaved, measure, under } from "./yardstick.mjs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { BARE, build, instructionsAdded, interleaved, measure, under, yardstick } from "./yardstick.mjs";
 
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length);
 const quick = process.argv.includes("--quick");
@@ -235,7 +240,79 @@ async function* loss() {
   }
 }
 
-const figures = { instructions, pairs, calls, bulk, latency, links, rate, loss };
+/** A policy file in a folder of its own, for as long as `use` takes. */
+async function withPolicies(policies, use) {
+  const folder = mkdtempSync(join(tmpdir(), "mishap-bench-"));
+  try {
+    const file = join(folder, "policies.json");
+    writeFileSync(file, JSON.stringify(policies));
+    return await use(file);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function* policies() {
+  yield* contexts();
+  yield* manyPolicies();
+  yield* published();
+}
+
+async function* contexts() {
+  const cost = fileURLToPath(new URL("../programs/api-cost.mjs", import.meta.url));
+  const [command, ...args] = [...under(), process.execPath, cost];
+  const rounds = Array.from({ length: quick ? 1 : 3 }, () => {
+    const { status, stdout, stderr } = spawnSync(command, args, { encoding: "utf8" });
+    if (status !== 0) throw new Error(`contexts could not be measured: ${stderr.trim()}`);
+    return JSON.parse(stdout);
+  });
+  for (const way of Object.keys(rounds[0])) {
+    const us = median(rounds.map((round) => round[way])) / 1000;
+    yield { figure: `entering and leaving a context: ${way}`, ...atMost(us, 5, (value) => `${value.toFixed(2)} µs`) };
+  }
+}
+
+/** 10,000 flows, by turns: of one policy with one rule, and of 1,024 policies with 16 rules each, of which the last holds. */
+async function* manyPolicies() {
+  const faults = { packet_loss: "0%", rate: "100gbps" };
+  const others = Array.from({ length: 15 }, (_, at) => ({ target: `udp://10.${at}.0.0/16`, priority: 20 - at }));
+  const here = { target: "udp://127.0.0.0/8", priority: 1 };
+  const one = { one: { ...faults, targets: [here] } };
+  const many = Object.fromEntries(
+    Array.from({ length: 1024 }, (_, at) => [`policy_${at}`, { ...faults, targets: [...others, here] }]),
+  );
+  const { layoutHash } = JSON.parse(
+    spawnSync(process.execPath, [under()[1], "contract", "--json"], { encoding: "utf8" }).stdout,
+  );
+  const cost = (file, count) => {
+    const options = { flows: 10_000, n: quick ? 100_000 : 400_000, policies: count, hash: layoutHash };
+    return measure(under("--policies", file), "flows", options)[0].send_ns;
+  };
+  const rounds = await withPolicies(one, (few) =>
+    withPolicies(many, (lots) => Array.from({ length: quick ? 3 : 9 }, () => [cost(few, 1), cost(lots, 1024)])),
+  );
+  const ratio = median(rounds.map(([few, lots]) => lots / few));
+  const note = `${median(rounds.map(([few]) => few)).toFixed(0)} ns a send with one policy`;
+  yield { figure: "a send, 1,024 policies × 16 rules, 10,000 flows", ...atMost(ratio, 1.1, times), note };
+}
+
+/** From a publication's end to the first send that meets it, in another process. */
+async function* published() {
+  const publisher = fileURLToPath(new URL("publisher.mjs", import.meta.url));
+  const [command, ...args] = [...under(), process.execPath, publisher, yardstick, quick ? "100" : "1000"];
+  const { status, stdout, stderr } = spawnSync(command, args, { encoding: "utf8" });
+  if (status !== 0) throw new Error(`publications could not be measured: ${stderr.trim()}`);
+  const lateUs = JSON.parse(stdout).sort((a, b) => a - b);
+  const at = (share) => lateUs[Math.min(lateUs.length - 1, Math.floor(share * lateUs.length))];
+  const row = atMost(at(0.99), 50, (us) => `${us.toFixed(1)} µs`);
+  yield {
+    figure: "a changed policy, to its first send in another process: p99",
+    ...row,
+    note: `p50 ${at(0.5).toFixed(1)} µs`,
+  };
+}
+
+const figures = { instructions, pairs, calls, bulk, latency, links, rate, loss, policies };
 
 if (only !== undefined && !(only in figures)) {
   console.error(`--only=${only} is not a figure: say one of ${Object.keys(figures).join(", ")}`);

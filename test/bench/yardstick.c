@@ -13,12 +13,16 @@
  *                                             socket beside a TCP connection, and of as many bare system calls
  *   rate          call= chunk= seconds=       the slope of what arrives, between chunk boundaries
  *   loss          side= n=                    datagrams accepted and received, for every call of that side
+ *   flows         flows= n= policies= hash=   CPU time a send over so many UDP flows by turns; with `policies`, each flow is
+ *                                             bound to one of so many slots, by the function that the interceptor exports
+ *   notice        seconds=                    when sends to a UDP peer begin to be refused, and when they no longer are
  *   instructions  sock= n=                    under callgrind: a dump of n and one of 2n calls, for every call
  *
  * Answers are JSON, one object a line. In a TCP or UDP pair fd[0] connects and is the end that carries faults.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -31,6 +35,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -537,6 +542,58 @@ static void instructions_mode(void) {
   for (int call = file ? READ : 0; call < RECEIVES; call++) count_instructions(sock, 0, call, n, receive_names[call]);
 }
 
+/* ---- many flows, many policies ---- */
+
+static int sink(struct sockaddr_in *address) {
+  socklen_t length = sizeof *address;
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  if (bind(fd, (struct sockaddr *)address, length) || getsockname(fd, (struct sockaddr *)address, &length)) fail("bind");
+  return fd;
+}
+
+static void flows_mode(void) {
+  long flows = option_number("flows", 10000), n = option_number("n", 200000), policies = option_number("policies", 0);
+  uint64_t hash = strtoull(option("hash", "0"), NULL, 16);
+  void (*enter)(uint64_t, int32_t) = (void (*)(uint64_t, int32_t))dlsym(RTLD_DEFAULT, "mishap_enter");
+  struct rlimit limit;
+  getrlimit(RLIMIT_NOFILE, &limit);
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+  struct sockaddr_in to;
+  char bytes[64] = {0};
+  int *fds = calloc((size_t)flows, sizeof *fds);
+  sink(&to);
+  for (long i = 0; i < flows; i++) {
+    if (policies && enter) enter(hash, (int32_t)(1 + i % policies)); /* slot 0 is the run's own policy's */
+    fds[i] = socket(AF_INET, SOCK_DGRAM, 0);
+    if (fds[i] < 0 || connect(fds[i], (struct sockaddr *)&to, sizeof to)) fail("connect");
+  }
+  for (long i = 0; i < flows; i++) send(fds[i], bytes, sizeof bytes, 0);
+  int64_t start = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  for (long i = 0; i < n; i++)
+    if (send(fds[i % flows], bytes, sizeof bytes, 0) != sizeof bytes) fail("send");
+  printf("{\"send_ns\":%.1f}\n", (double)(clock_ns(CLOCK_THREAD_CPUTIME_ID) - start) / (double)n);
+}
+
+static void notice_mode(void) {
+  int refused = 0;
+  struct sockaddr_in to;
+  sink(&to);
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  if (connect(fd, (struct sockaddr *)&to, sizeof to)) fail("connect");
+  puts("{\"ready\":true}");
+  fflush(stdout);
+  for (int64_t now = now_ns(), end = now + option_number("seconds", 2) * 1000000000; now < end;) {
+    int is = send(fd, "x", 1, 0) < 0;
+    now = now_ns();
+    if (is == refused) continue;
+    refused = is;
+    printf("{\"turn_ns\":%lld}\n", (long long)now);
+    fflush(stdout);
+  }
+}
+
 int main(int count, char **values) {
   arg_count = count;
   arg_values = values;
@@ -549,9 +606,11 @@ int main(int count, char **values) {
   else if (strcmp(mode, "ready") == 0) ready_mode();
   else if (strcmp(mode, "rate") == 0) rate_mode();
   else if (strcmp(mode, "loss") == 0) loss_mode();
+  else if (strcmp(mode, "flows") == 0) flows_mode();
+  else if (strcmp(mode, "notice") == 0) notice_mode();
   else if (strcmp(mode, "instructions") == 0) instructions_mode();
   else {
-    fprintf(stderr, "usage: yardstick pair|bulk|delay|rate|loss|instructions [key=value ...]\n");
+    fprintf(stderr, "usage: yardstick MODE [key=value ...], with the modes at the top of yardstick.c\n");
     return 2;
   }
   return 0;

@@ -8,7 +8,8 @@ import { fileURLToPath } from "node:url";
 
 const source = fileURLToPath(new URL("yardstick.c", import.meta.url));
 const folder = fileURLToPath(new URL("../../build/bench", import.meta.url));
-const yardstick = join(folder, "yardstick");
+/** The program itself. */
+export const yardstick = join(folder, "yardstick");
 const mishap = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 
 /** The program bare. */

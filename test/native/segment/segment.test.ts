@@ -88,14 +88,13 @@ describe("a segment", () => {
   it("starts empty in every counter", () => {
     const segment = create();
     expect(segment.totals()).toEqual({ flows: 0, ops: 0 });
-    expect(segment.flowTotals(1)).toEqual({ units: [0, 0], ops: [0, 0] });
+    expect(segment.carried()).toEqual(Array(2).fill({ units: [0, 0], ops: [0, 0], datagramSends: 0 }));
     expect(segment.stats(1)).toEqual(zeros("Stats"));
     expect(segment.histogram([1], "latency", ["uplink", "downlink"]).count).toBe(0);
     expect(segment.processes()).toEqual([]);
     expect(segment.drainJournal()).toEqual([]);
     expect(segment.check()).toBeUndefined();
     expect(() => segment.stats(2)).toThrow("outside the segment");
-    expect(() => segment.flowTotals(2)).toThrow("outside the segment");
     expect(() => segment.histogram([0], "half_open", ["uplink"])).toThrow("half_open takes no time");
     expect(() => segment.histogram([0], "lag", ["uplink"])).toThrow('Fault has no "lag"; it has latency');
     segment.close({ unlink: true });
