@@ -28,7 +28,7 @@ namespace {
 
 constexpr int kUnitsATurn = 16;  // sent on one flow before others
 constexpr int kFlowsATurn = 64;  // served before the epoll set is looked at again
-constexpr u64 kSendingNs = 20000;  // what a send takes until its bytes are out: it begins that much before they are due
+constexpr u64 kSendingNs = 10000;  // what a send takes until its bytes are out: it begins that much before they are due
 constexpr int kLaterFlags = MSG_MORE | MSG_EOR | MSG_CONFIRM | MSG_DONTROUTE;  // of the program's, what still means something
 
 // Where a connection broke: there the kernel keeps an error, which the next send would take from the program.
