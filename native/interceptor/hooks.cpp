@@ -78,7 +78,8 @@ void resolve_originals() {
 #undef FD
 #undef ALL
 
-// io_uring carries I/O past every hook, so a faulted process is told that its kernel has none, and runtimes fall back.
+// io_uring carries I/O past every hook, so a faulted process is told that its kernel has none, and runtimes fall back. And
+// libuv, which Node is made of, closes descriptors this way.
 ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long f)) {
   if (__builtin_expect(!mishap::real.syscall, 0)) mishap::find(mishap::real.syscall, "syscall");
   if (number == SYS_io_uring_setup && mishap::active()) {
@@ -86,5 +87,6 @@ ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long 
     errno = ENOSYS;
     return -1;
   }
+  if (number == SYS_close) return entry_close(static_cast<int>(a));
   return mishap::real.syscall(number, a, b, c, d, e, f);
 }

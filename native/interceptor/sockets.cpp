@@ -69,8 +69,15 @@ Socket* take_socket() {
   return nullptr;
 }
 
+constexpr u32 kBeingReleased = ~0u;  // neither anybody's nor free to be taken
+
 void release_socket(Socket* socket) {
-  if (__atomic_sub_fetch(&socket->refs, 1, __ATOMIC_ACQ_REL) != 0) return;
+  for (;;) {
+    const u32 refs = load(&socket->refs);
+    if (!swap_if(&socket->refs, refs, refs == 1 ? kBeingReleased : refs - 1)) continue;
+    if (refs != 1) return;
+    break;
+  }
   if (socket->hello) unmap_buffer(socket->hello, 4096);
   free_link(socket);
   for (Held*& list : socket->held)
@@ -79,6 +86,7 @@ void release_socket(Socket* socket) {
       free_held(held);
     }
   if (socket->flow) store(&socket->flow->state, static_cast<u8>(FlowState::Idle));
+  store_release(&socket->refs, 0u);
 }
 
 int option(int fd, int name) {

@@ -35,6 +35,24 @@ function fetches(many: number): string[] {
 }
 
 describe("evidence", () => {
+  it("of a program that closes sockets past libc's close, as libuv does, has no call that met a stale one", async () => {
+    const program = `
+      const { readFileSync } = require("node:fs");
+      const http = require("node:http");
+      const once = () => new Promise((done) =>
+        http.get(process.argv[1], { agent: false }, (answer) => answer.resume().on("close", done)));
+      (async () => {
+        await Promise.all(Array.from({ length: 40 }, once));
+        await new Promise((soon) => setTimeout(soon, 50));
+        const files = Array.from({ length: 40 }, () => require("node:fs").openSync("/proc/self/status"));
+        for (const file of files) readFileSync(file);
+      })();`;
+    const { code, evidence } = await evidenceOf(folder, ["--latency", "1ms"], [process.execPath, "-e", program, url]);
+    expect(code).toBe(0);
+    expect(evidence.flows).toBe(40);
+    expect(evidence.fallbacks).toEqual({});
+  });
+
   it("of a run without faults says what was seen and nothing else", async () => {
     const { code, evidence, stderr } = await evidenceOf(folder, ["--seed", "0x7f3a"], [...CURL, url]);
     expect(code).toBe(0);
