@@ -22,7 +22,7 @@ export interface Published {
 }
 
 /** What rows call a policy that the command line's flags made. */
-const UNNAMED = "run";
+export const UNNAMED = "run";
 
 /** Puts a run's policies into its segment, and keeps track of where. */
 export class PolicyTable {

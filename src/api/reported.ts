@@ -3,17 +3,11 @@
  * Policies alike in name and content, such as those of several worker processes, answer together.
  */
 
-import {
-  decompile,
-  describeFaults,
-  type Policy,
-  parsePolicy,
-  type RowFields,
-  type TargetFields,
-} from "../policy/index.js";
+import { decompile, describeFaults, type Policy, parsePolicy } from "../policy/index.js";
 import { type PolicyCounters, readPolicyCounters } from "../report/counters.js";
 import type { PolicyFacts } from "../report/evidence.js";
 import type { Segment } from "../segment/index.js";
+import { compiledAt } from "./compiled.js";
 import type { Published } from "./published.js";
 
 /** What evidence needs to know of each policy, the run's own first. */
@@ -44,12 +38,12 @@ export function reportPolicies(segment: Segment, published: readonly Published[]
 
 /** A policy in its normal form, from its slot: all that is known of one that a program registered itself. */
 export function readPolicy(segment: Segment, slot: number): Policy | undefined {
-  const row = segment.readRow(slot);
-  if (row === undefined) return undefined;
+  const compiled = compiledAt(segment, slot);
+  if (compiled === undefined) return undefined;
   try {
-    // Rows are written by compile() alone; where memory was damaged, what is in them is no policy.
-    return parsePolicy(decompile(row as unknown as RowFields, segment.readTargets(slot) as unknown as TargetFields[]));
+    return parsePolicy(decompile(compiled.row, compiled.targets));
   } catch {
+    // Rows are written by compile() alone; where memory was damaged, what is in them is no policy.
     return undefined;
   }
 }
