@@ -64,6 +64,7 @@ constexpr Constant kConstants[] = {
     {"headerUnix", kHeaderUnix},
     {"headerNames", kHeaderNames},
     {"headerThreads", kHeaderThreads},
+    {"headerLegacy", kHeaderLegacy},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

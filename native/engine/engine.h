@@ -167,6 +167,10 @@ Mutation plan_mutation(const Call& call, u64 bytes);
 u64 mutate(const Mutation& mutation, u8* bytes, u64 length, u64 capacity);
 void commit_mutation(const Call& call, const Mutation& mutation);
 
+// Faults by setpriority(2), where the run allows it (legacy.cpp): 0, or the errno. *slot is the calling thread's; -1 at first.
+bool is_legacy_control(i32 which);
+i32 legacy_control(const Segment& segment, Caller caller, i32* slot, i32 which, i32 who, i32 prio);
+
 // Names for identity: FNV-1a, and a finalizer that spreads every bit (Steele, Lea, Flood 2014: SplitMix64).
 u64 hash_bytes(u64 seed, const void* bytes, u64 length);
 

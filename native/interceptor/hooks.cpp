@@ -78,6 +78,19 @@ void resolve_originals() {
 #undef FD
 #undef ALL
 
+// The opt-in control path of old: a `which` that the kernel does not know sets faults.
+ENTRY(int, setpriority, (int which, unsigned who, int priority)) {
+  using namespace mishap;
+  if (!real.syscall) find(real.syscall, "syscall");
+  const bool control = self.ready && active() && (load(&self.segment.header->flags) & kHeaderLegacy) && engine::is_legacy_control(which);
+  if (!control) return static_cast<int>(real.syscall(SYS_setpriority, which, who, priority, 0, 0, 0));
+  i32 slot = static_cast<i32>(thread.legacy) - 1;
+  const i32 error = engine::legacy_control(self.segment, caller(), &slot, which, static_cast<i32>(who), priority);
+  thread.legacy = static_cast<u32>(slot + 1);
+  if (error) errno = error;
+  return error ? -1 : 0;
+}
+
 // io_uring carries I/O past every hook, so a faulted process is told that its kernel has none, and runtimes fall back. And
 // libuv, which Node is made of, closes descriptors this way.
 ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long f)) {
@@ -87,6 +100,7 @@ ENTRY(long, syscall, (long number, long a, long b, long c, long d, long e, long 
     errno = ENOSYS;
     return -1;
   }
+  if (number == SYS_setpriority) return entry_setpriority(static_cast<int>(a), static_cast<unsigned>(b), static_cast<int>(c));
   if (number == SYS_close) return entry_close(static_cast<int>(a));
   return mishap::real.syscall(number, a, b, c, d, e, f);
 }

@@ -71,6 +71,7 @@ struct Thread {
   bool named;
   bool inside;  // in one of our slow paths
   i32 tid;
+  u32 legacy;   // 1 + the policy that setpriority set for it; 0 none
   u32 entered;  // 1 + the policy that sockets opened now are bound to; 0 none
 };
 extern thread_local constinit Thread thread;

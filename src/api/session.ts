@@ -23,6 +23,8 @@ export interface SessionOptions {
   readonly project?: string;
   /** Whether decisions are written to the journal. */
   readonly journal?: boolean;
+  /** Whether programs may set faults by setpriority(2), as programs of old do. */
+  readonly legacy?: boolean;
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
   readonly notice?: (sentence: string) => void;
 }
@@ -52,7 +54,7 @@ export class Session {
     return session;
   }
 
-  private constructor({ policy, project, journal = false, notice = () => {} }: SessionOptions) {
+  private constructor({ policy, project, journal = false, legacy = false, notice = () => {} }: SessionOptions) {
     const source = "read" in policy ? policy : undefined;
     const policies: RunPolicies = "read" in policy ? policy.read() : { own: policy, others: new Map() };
     this.seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
@@ -62,6 +64,7 @@ export class Session {
         project: project ?? defaultProject(),
         seed: this.seed,
         journal,
+        legacy,
         capacities: { policies: roomFor(policies) },
       });
       this.#cleanups.push(() => this.segment.close({ unlink: true }));

@@ -31,6 +31,7 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--dry-run", help: "say what would be faulted and how, and start nothing" },
   { flags: "--json <file>", help: "write the evidence as JSON", example: "evidence.json" },
   { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
+  { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
   { flags: "--quiet", help: "print no evidence" },
   { flags: "--project <name>", help: "the runs that `mishap stop` stops together", example: "shop" },
 ];
@@ -136,6 +137,7 @@ async function execute(
       command: words,
       policy,
       program,
+      legacy: values.setpriority === true,
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),

@@ -21,6 +21,8 @@ export interface CreateOptions {
   seed: bigint;
   /** Whether decisions are written to the journal. */
   journal?: boolean;
+  /** Whether programs may set faults by setpriority. */
+  legacy?: boolean;
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
@@ -55,15 +57,16 @@ export class Segment {
   /** True when the file system had no room for the capacities asked for. */
   readonly shrunk: boolean;
   readonly #native: NativeSegment;
-  readonly #journal: boolean;
+  /** Of the header, from its start. */
+  readonly #flags: number;
   readonly #seed: bigint;
 
-  private constructor(path: string, opened: NativeSegment, journal: boolean, seed: bigint) {
+  private constructor(path: string, opened: NativeSegment, flags: number, seed: bigint) {
     this.path = path;
     this.#native = opened;
     this.capacities = opened.capacities;
     this.shrunk = opened.shrunk;
-    this.#journal = journal;
+    this.#flags = flags;
     this.#seed = seed;
   }
 
@@ -86,12 +89,14 @@ export class Segment {
       histograms: 256,
       ...options.capacities,
     };
-    return new Segment(path, new native.NativeSegment(path, capacities), journal, options.seed);
+    const { headerJournal = 0, headerLegacy = 0 } = layout.constants;
+    const flags = (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0);
+    return new Segment(path, new native.NativeSegment(path, capacities), flags, options.seed);
   }
 
   /** Opens a segment of this user. Throws an Error that says what is wrong with it, in one sentence. */
   static open(path: string): Segment {
-    return new Segment(path, new native.NativeSegment(path), false, 0n);
+    return new Segment(path, new native.NativeSegment(path), 0, 0n);
   }
 
   /** This user's valid segments. */
@@ -202,8 +207,7 @@ export class Segment {
    * @param defaultPolicy - the project's binding: a policy's slot, or -1 for none
    */
   activate(defaultPolicy: number): void {
-    const { headerJournal = 0 } = layout.constants;
-    this.#native.activate(defaultPolicy, this.#journal ? headerJournal : 0, this.#seed);
+    this.#native.activate(defaultPolicy, this.#flags, this.#seed);
   }
 
   /** Ends all faults until {@link resume}. */

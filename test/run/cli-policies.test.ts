@@ -120,3 +120,42 @@ describe("a policy file that is edited", () => {
     expect(stderr).not.toContain("are in force");
   });
 });
+
+describe("faults by setpriority", () => {
+  const program = `import ctypes, os, socket, time
+libc = ctypes.CDLL(None, use_errno=True)
+def control(which, who, prio):
+    result = libc.setpriority(which, who, prio)
+    return "ok" if result == 0 else os.strerror(ctypes.get_errno())
+def took():
+    s = socket.create_connection(("127.0.0.1", PORT)); a = time.monotonic(); s.sendall(b"x"); s.recv(1)
+    return (time.monotonic() - a) * 1000
+print(control(0xFA, 40, 0), took())
+print(control(0xFA, 0, 0), took())
+print(control(0xFA, -2, 0)); print(control(0xFC, -2, 5)); print(control(0xFB, 0, -1)); print(control(0xFC, -1, -1))
+print(control(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0)))`;
+  const lines = async (...flags: string[]): Promise<string[][]> => {
+    const command = ["python3", "-c", program.replace("PORT", String(port))];
+    const { stdout } = await mishap("run", ...flags, "--", ...command);
+    return stdout
+      .trim()
+      .split("\n")
+      .map((line) => line.split(/ (?=[\d.]+$)/));
+  };
+
+  it("are set where the run allows it", async () => {
+    const [slow, calm, ...others] = await lines("--setpriority");
+    expect(slow?.[0]).toBe("ok");
+    expect(Number(slow?.[1])).toBeGreaterThan(79);
+    expect(calm?.[0]).toBe("ok");
+    expect(Number(calm?.[1])).toBeLessThan(40);
+    expect(others.flat()).toEqual([...Array(3).fill("Invalid argument"), "ok", "ok"]);
+  });
+
+  it("are no faults elsewhere: the kernel refuses what it does not know", async () => {
+    const [slow, calm, ...others] = await lines();
+    expect([slow?.[0], calm?.[0]]).toEqual(["Invalid argument", "Invalid argument"]);
+    expect(Number(slow?.[1])).toBeLessThan(40);
+    expect(others.flat()).toEqual([...Array(4).fill("Invalid argument"), "ok"]);
+  });
+});
