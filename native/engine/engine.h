@@ -88,6 +88,12 @@ i32 policy_of(const Segment& segment, const Flow& flow, Caller caller, bool* by_
 // Whether a name looked up under a policy is one that it faults: the policy, or -1.
 i32 resolve_lookup(const Segment& segment, const char* host, i32 policy);
 
+// A thread keeps copies of the last two rows it used. One that meets more policies is given zeroed memory for a copy of each;
+// nullptr takes it back.
+u64 kept_rows_bytes();
+void keep_rows(void* memory);
+bool keeps_rows();
+
 // Whether the flow's policy wants this, before a call is begun: for what has to be set up ahead.
 struct Wants {
   bool anything;          // a fault is asked for

@@ -68,22 +68,25 @@ struct Plan {
 };
 void prepare(const Row& row, Direction direction, bool stream, Plan* plan);
 
-// This process's copy of a row, and what was made ready from it.
+// The thread's own copy of a row, and what was made ready from it.
 struct ReadyRow {
   const Row* source;
   u32 sequence;
-  u32 busy;  // being written
+  bool busy;  // a signal handler that interrupts a refresh must not read half a row
   Row row;
   Plan plans[kDirections][2];  // by direction, then: datagrams, streams
 };
-extern constinit const ReadyRow* ready_rows[kMaxPolicies];
-const ReadyRow* refresh_row(const Segment& segment, i32 policy);
+constexpr u32 kReadyRows = 2;
+extern thread_local constinit ReadyRow ready_rows[kReadyRows];
+extern thread_local constinit ReadyRow* ready_table;  // one for each policy, in memory that the thread was given
+const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy);
 // Refreshed when the row's sequence moved; nullptr when there is none to be had.
 inline const ReadyRow* ready_row(const Segment& segment, i32 policy) {
   const u32 sequence = row_sequence(segment, policy);
   if (sequence == 0) return nullptr;
-  const ReadyRow* copy = load_acquire(&ready_rows[policy]);
-  return copy && copy->sequence == sequence && copy->source == &segment.rows[policy] ? copy : refresh_row(segment, policy);
+  ReadyRow& copy = ready_table ? ready_table[policy] : ready_rows[static_cast<u32>(policy) % kReadyRows];
+  if (copy.busy) return nullptr;
+  return copy.source == &segment.rows[policy] && copy.sequence == sequence ? &copy : refresh_row(segment, policy, &copy);
 }
 inline const Row* cached_row(const Segment& segment, i32 policy) {
   const ReadyRow* ready = ready_row(segment, policy);

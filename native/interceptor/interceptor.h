@@ -81,6 +81,8 @@ inline Caller caller() { return {self.process, thread_id()}; }
 // Whether a process carries the interceptor under this segment.
 bool in_project(i32 pid);
 const char* segment_path();
+// Memory for this thread's copies of rows, until it ends: it meets more policies than it keeps by itself.
+void keep_rows();
 u64 now_ns();
 u64 coarse_now_ns();  // a few milliseconds behind at most, for a tenth of the cost
 

@@ -117,6 +117,14 @@ void after_fork_in_child() {
   errno = kept;
 }
 
+pthread_key_t rows_key;  // of a thread's copies of rows
+bool have_rows_key;
+
+void drop_rows(void* memory) {
+  engine::keep_rows(nullptr);
+  unmap_buffer(static_cast<u8*>(memory), engine::kept_rows_bytes());
+}
+
 __attribute__((constructor)) void start() {
   int kept = errno;
   resolve_originals();
@@ -144,6 +152,7 @@ __attribute__((constructor)) void start() {
   memcpy(thread.path, self.lineage, sizeof(thread.path));
   thread.named = true;
   enter_process();
+  have_rows_key = self.attached && pthread_key_create(&rows_key, drop_rows) == 0;
   pthread_atfork(before_fork, unlock_epoll, after_fork_in_child);
   self.ready = true;
   meet_courier();
@@ -271,6 +280,13 @@ void* run_thread(void* given) {
 }
 
 }  // namespace
+
+void keep_rows() {
+  void* memory = have_rows_key ? map_buffer(engine::kept_rows_bytes()) : nullptr;
+  if (!memory) return;
+  if (pthread_setspecific(rows_key, memory) == 0) engine::keep_rows(memory);
+  else unmap_buffer(static_cast<u8*>(memory), engine::kept_rows_bytes());
+}
 
 const char* segment_path() { return segment_entry + sizeof(kSegmentVariable); }
 bool in_project(i32 pid) { return find_process(self.segment, pid, start_time_of(pid)) != nullptr; }

@@ -296,6 +296,7 @@ void resolve_policy(int fd, Socket* socket) {
     store(&flow->policy, found.policy);
   }
   socket->policy = found.policy;
+  if (found.policy > 1 && !engine::keeps_rows()) keep_rows();
   socket->wants = engine::wants(self.segment, found.policy);
   // Calm: nothing is asked of it now, and nothing would be if a datagram went to another peer.
   bool calm = found.policy >= 0 ? !socket->wants.anything

@@ -254,16 +254,6 @@ void rewrite(const Segment& segment, u32 policy, Write write) {
   add(&segment.header->generation, 1u);
 }
 
-// Histograms are large and most policies ask for few faults that take time, so each gets its own when it is first asked for.
-void give_histogram(const Segment& segment, u32 policy, u32 at) {
-  u16* mine = &segment.stats[policy].histograms[at];
-  if (load(mine)) return;
-  const u32 taken = add(&segment.header->histograms_used, 1u);
-  const u32 most = segment.count.histograms < 0xffff ? segment.count.histograms : 0xffff;
-  if (taken < most) store(mine, static_cast<u16>(taken + 1));
-  else add(&segment.header->histograms_used, ~0u);
-}
-
 void move_count(u64* to, u64* from) {
   if (u64 counted = load(from)) {
     add(from, u64{0} - counted);
@@ -287,10 +277,9 @@ void forget_policy(const Segment& segment, u32 policy) {
     const Direction direction = static_cast<Direction>(at % kDirections);
     Histogram* old = histogram_of(segment, static_cast<i32>(policy), fault, direction);
     if (!old || load(&old->count) == 0) continue;
-    give_histogram(segment, earlier, at);
-    Histogram none;
-    Histogram* sum = histogram_of(segment, static_cast<i32>(earlier), fault, direction);
-    if (!sum) sum = &none;
+    Histogram nowhere = {};
+    Histogram* sum = own_histogram(segment, static_cast<i32>(earlier), fault, direction);
+    if (!sum) sum = &nowhere;
     for (u64 Histogram::*field : {&Histogram::count, &Histogram::sum_ns, &Histogram::asked_sum_ns}) move_count(&(sum->*field), &(old->*field));
     if (u64 least = load(&old->min_ns); least && (load(&sum->min_ns) == 0 || least < load(&sum->min_ns))) store(&sum->min_ns, least);
     if (u64 most = load(&old->max_ns); most > load(&sum->max_ns)) store(&sum->max_ns, most);
@@ -322,8 +311,6 @@ bool publish_row(const Segment& segment, u32 policy, const Row& row, const Targe
     if (kind == NameKind::Hostname || kind == NameKind::Sni) needs |= kHeaderNames;
   }
   if (needs) __atomic_fetch_or(&segment.header->flags, needs, __ATOMIC_RELAXED);
-  for (u32 at = 0; at < kTimedFaults * kDirections; at++)
-    if (row.faults & bit(static_cast<Fault>(at / kDirections))) give_histogram(segment, policy, at);
   rewrite(segment, policy, [&](Row* to) {
     store(&to->faults, row.faults);
     store_words(to, row, 1);
@@ -625,6 +612,21 @@ Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Directi
   return given && given <= segment.count.histograms ? &segment.histograms[given - 1] : nullptr;
 }
 
+Histogram* own_histogram(const Segment& segment, i32 policy, Fault fault, Direction direction) {
+  if (Histogram* known = histogram_of(segment, policy, fault, direction)) return known;
+  const u32 f = static_cast<u32>(fault);
+  Stats* stats = f < kTimedFaults ? stats_of(segment, policy) : nullptr;
+  if (!stats) return nullptr;
+  const u32 most = segment.count.histograms < 0xffff ? segment.count.histograms : 0xffff;
+  const u32 taken = add(&segment.header->histograms_used, 1u);
+  if (taken < most) {  // where another thread was first, this row stays nobody's
+    swap_if(&stats->histograms[f * kDirections + static_cast<u32>(direction)], u16{0}, static_cast<u16>(taken + 1));
+  } else {
+    add(&segment.header->histograms_used, ~0u);
+  }
+  return histogram_of(segment, policy, fault, direction);
+}
+
 void count_verdict(const Segment& segment, i32 policy, Stage stage, Verdict verdict) {
   if (Stats* stats = stats_of(segment, policy))
     add(&stats->verdicts[static_cast<u32>(stage) * kVerdicts + static_cast<u32>(verdict)], u64{1});
@@ -641,7 +643,7 @@ void record_time(const Segment& segment, i32 policy, Fault fault, Direction dire
 }
 
 void file_time(const Segment& segment, i32 policy, Fault fault, Direction direction, u64 delivered_ns, u64 asked_ns) {
-  Histogram* h = histogram_of(segment, policy, fault, direction);
+  Histogram* h = own_histogram(segment, policy, fault, direction);
   if (!h) return;
   add(&h->count, u64{1});
   add(&h->sum_ns, delivered_ns);

@@ -129,7 +129,10 @@ void record_time(const Segment& segment, i32 policy, Fault fault, Direction dire
 inline Stats* stats_of(const Segment& segment, i32 policy) {
   return is_policy(segment, policy) ? &segment.stats[policy] : nullptr;
 }
+// Times of a fault, if any were filed. Histograms are large, and most policies delay few things in few ways, so each gets
+// its row with the first time; nullptr from own_histogram when all are given.
 Histogram* histogram_of(const Segment& segment, i32 policy, Fault fault, Direction direction);
+Histogram* own_histogram(const Segment& segment, i32 policy, Fault fault, Direction direction);
 inline Link* link_of(const Segment& segment, i32 policy, Direction direction) {
   if (!is_policy(segment, policy)) return nullptr;
   return &segment.links[static_cast<u32>(policy) * kDirections + static_cast<u32>(direction)];

@@ -16,7 +16,7 @@ export interface Capacities {
   owners: number;
   flows: number;
   events: number;
-  /** Times of a policy's fault in a direction; given out as they are first asked for. */
+  /** Times of a policy's fault in a direction, given out with the first time. */
   histograms: number;
 }
 

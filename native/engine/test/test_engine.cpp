@@ -534,7 +534,7 @@ TEST_CASE("two ops of one stream that race within a unit are noted") {
 
 TEST_CASE("evidence comes from what was measured, shared out over what was asked") {
   World world;
-  world.publish(row_of({Fault::Latency, Fault::CorrelatedLoss, Fault::SessionBudget}));
+  world.publish(row_of({Fault::Latency}));
   Call call;
   must_begin(&call, world, world.open(), OpKind::Send);
   Decision d;

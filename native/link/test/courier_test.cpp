@@ -256,9 +256,6 @@ TEST_CASE("when the faults end, everything queued leaves at once, in order") {
 
 TEST_CASE("evidence says what the clock said") {
   Run run;
-  Row row = {};
-  row.faults = bit(Fault::Latency);
-  REQUIRE(publish_row(run.segment, 1, row, nullptr, 0));
   Pair pair;
   connect_tcp(&pair);
   int sender = run.connect_sender();
