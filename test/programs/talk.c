@@ -30,6 +30,22 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Past libc altogether: syscall(2) is libc's too. */
+static long close_unseen(long fd) {
+#if defined(__x86_64__)
+  long result;
+  __asm__ volatile("syscall" : "=a"(result) : "a"(SYS_close), "D"(fd) : "rcx", "r11", "memory");
+  return result;
+#elif defined(__aarch64__)
+  register long number __asm__("x8") = SYS_close;
+  register long result __asm__("x0") = fd;
+  __asm__ volatile("svc 0" : "+r"(result) : "r"(number) : "memory");
+  return result;
+#else
+#error "how to make a system call on this processor is not known here"
+#endif
+}
+
 static int fds[128];
 static char data[1 << 20];  // what the last step received
 static size_t data_length;
@@ -331,7 +347,7 @@ static long step(char slot, const char* verb, char** arguments) {
   }
   if (!strcmp(verb, "dup")) return *fd = dup(fds[(int)first[0]]);
   if (!strcmp(verb, "close")) return close(*fd);
-  if (!strcmp(verb, "rawclose")) return syscall(SYS_close, *fd);
+  if (!strcmp(verb, "rawclose")) return close_unseen(*fd);
   if (!strcmp(verb, "rawopen")) return *fd = (int)syscall(SYS_openat, AT_FDCWD, first, O_RDWR | O_CREAT, 0600);
   if (!strcmp(verb, "rawsocket")) return *fd = (int)syscall(SYS_socket, AF_INET, SOCK_DGRAM, 0);
   if (!strcmp(verb, "closeall")) return closefrom(3), 0;
