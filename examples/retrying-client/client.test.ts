@@ -68,12 +68,15 @@ test.withFaults("half_open")("an order whose answer is lost is placed once", asy
   expect(faults).toHaveApplied("halfOpen");
 });
 
-test.withFaults({ dns: { nxdomain: "100%" } })("a name that is gone is not asked for again", async ({ faults, service }) => {
-  const client = new RetryingClient({
-    origin: `http://localhost:${service.port}`,
-    dispatcher: faults.dispatcher,
-    retries,
-  });
-  await expect(client.get("/")).rejects.toMatchObject({ attempts: 1, cause: { code: "ENOTFOUND" } });
-  expect(faults).toHaveApplied("dns.nxdomain", { atLeast: 1, atMost: 1 });
-});
+test.withFaults({ dns: { nxdomain: "100%" } })(
+  "a name that is gone is not asked for again",
+  async ({ faults, service }) => {
+    const client = new RetryingClient({
+      origin: `http://localhost:${service.port}`,
+      dispatcher: faults.dispatcher,
+      retries,
+    });
+    await expect(client.get("/")).rejects.toMatchObject({ attempts: 1, cause: { code: "ENOTFOUND" } });
+    expect(faults).toHaveApplied("dns.nxdomain", { atLeast: 1, atMost: 1 });
+  },
+);

@@ -53,12 +53,20 @@ export function faults(options: FaultsOptions = {}): FaultsPlugin {
     name: "mishap",
     config: () => ({ test: { server: { deps: { external: [startingWith(OWN_FOLDER)] } } } }),
     configureVitest: async ({ vitest, project }) => {
-      if (native.intercepted() !== undefined) return;
+      if (native.intercepted() !== undefined) return leaveToRun(vitest, options);
       requireProcesses(project);
       const workers = await startOnce(vitest, options);
       project.config.env = { ...project.config.env, ...workers.environment(project.config.env) };
     },
   };
+}
+
+function leaveToRun({ logger }: Vitest, { policies, policy }: FaultsOptions): void {
+  if (policies === undefined && policy === undefined) return;
+  const asked = `--policies ${policies ?? "FILE"}${typeof policy === "string" ? ` --policy ${policy}` : ""}`;
+  logger.error(
+    `mishap: vitest is under mishap run, whose policies hold; there, ${asked} stands for what faults() asks`,
+  );
 }
 
 function startingWith(folder: string): RegExp {

@@ -1,13 +1,7 @@
-// What a test under a policy has: its faults, fixtures, evidence of its own, and matchers over that.
-import { createServer } from "node:http";
-import type { AddressInfo } from "node:net";
+// What a test under a policy has: its faults, fixtures, and evidence of its own.
 import { expect, faultable, test } from "mishap/vitest";
-import { afterAll, beforeAll, test as base, describe } from "vitest";
-
-const server = createServer((_, answer) => answer.end("hello"));
-beforeAll(() => new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready)));
-afterAll(() => void server.close());
-const url = (): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+import { test as base } from "vitest";
+import { request, url } from "./service.js";
 
 test.withFaults({ latency: "20ms" })("fields", async ({ faults }) => {
   const before = performance.now();
@@ -15,13 +9,20 @@ test.withFaults({ latency: "20ms" })("fields", async ({ faults }) => {
   expect(performance.now() - before).toBeGreaterThan(75);
   expect(faults).toHaveApplied("latency", { atLeast: 2 });
   expect(faults.evidence()).not.toHaveApplied("jitter");
-  expect(faults.evidence().flows).toBe(1);
+  const evidence = faults.evidence();
+  expect(evidence.flows).toBe(1);
+  expect(evidence.faults).toMatchObject([{ fault: "latency", asked: "20ms" }]);
+  expect(evidence.faults[0]?.p50_ns).toBeGreaterThan(19e6);
+  expect(evidence.command).toEqual(["faults.spec.ts", "fields"]);
 });
 
 test.withFaults("slow_link")("a policy of the file", async ({ faults }) => {
-  await faults.fetch(url());
-  expect(faults).toHaveApplied("latency");
-  expect(faults.evidence().faults[0]?.policy).toBe("slow_link");
+  await request(faults);
+  expect(faults).toHaveApplied("latency", { policy: "slow_link" });
+});
+
+test("calm beside them", async () => {
+  expect(await (await fetch(url())).text()).toBe("hello");
 });
 
 const withAnswer = faultable(base.extend<{ answer: number }>({ answer: 42 }));
@@ -30,3 +31,12 @@ withAnswer.withFaults({ latency: "1ms" })("fixtures", ({ faults, answer, task })
   expect(task.name).toBe("fixtures");
   expect(faults).not.toHaveApplied("latency");
 });
+
+for (const count of [2, 5]) {
+  test
+    .withFaults({ connectionError: { kind: "refused" } })
+    .concurrent(`counts its own ${count}`, async ({ faults, expect }) => {
+      for (let at = 0; at < count; at++) await expect(request(faults)).rejects.toThrow();
+      expect(faults).toHaveApplied("connectionError", { atLeast: count, atMost: count });
+    });
+}
