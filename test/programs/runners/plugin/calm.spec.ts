@@ -1,7 +1,9 @@
 // A test under a policy that asks for no evidence.
 import { expect, test } from "mishap/vitest";
-import { request } from "./service.js";
+import { Service } from "./service.js";
+
+const service = new Service();
 
 test.withFaults({ latency: "20ms" })("answers", async ({ faults }) => {
-  expect(await request(faults)).toBe("hello");
+  expect(await service.ask(faults)).toBe("hello");
 });

@@ -5,7 +5,7 @@ test.withFaults({ latency: "1ms" })(
   "waits",
   async () => {
     console.log("inside");
-    await new Promise((done) => setTimeout(done, 20_000));
+    await new Promise((done) => setTimeout(done, 8_000));
   },
   30_000,
 );
