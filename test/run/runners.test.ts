@@ -61,11 +61,12 @@ it("refuses pools that have no processes", async () => {
 it("runs in vmForks", async () => {
   const { code, stdout, stderr } = await project.run(`${spec("faults")} --pool vmForks`);
   expect(code, stdout + stderr).toBe(0);
+  expect(stderr).not.toContain("Error");
 });
 
 it("runs the files of one worker after each other", async () => {
   const { code, stdout, stderr } = await project.run(
-    "vitest run faults.spec.ts calm.spec.ts --no-isolate --no-file-parallelism",
+    "vitest run --allowOnly faults.spec.ts only.spec.ts modifiers.spec.ts --no-isolate --no-file-parallelism",
   );
   expect(code, stdout + stderr).toBe(0);
   expect(stdout).toMatch(/Tests +7 passed/);
