@@ -19,7 +19,7 @@ export interface ClientOptions {
   readonly dispatcher?: Dispatcher;
 }
 
-/** No attempt was answered; `cause` is what ended the last. */
+/** The request was given up; `cause` is what ended its last attempt. */
 export class UnreachableError extends Error {
   override readonly name = "UnreachableError";
   readonly attempts: number;
@@ -89,7 +89,7 @@ class StatusError extends Error {
   }
 }
 
-/** Whether another attempt may fare better: a name that does not exist, or a request that is refused, will not change. */
+/** Whether another attempt may fare better: a name that is not there stays so, and so does what the service refuses. */
 function isPassing(error: unknown): boolean {
   if (error instanceof StatusError) return PASSING.includes(error.status);
   return !(error instanceof Error && "code" in error && error.code === "ENOTFOUND");

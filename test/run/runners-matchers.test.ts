@@ -1,4 +1,5 @@
 // toHaveApplied over evidence of runs: what passes, and what a failure says.
+import { readFileSync } from "node:fs";
 import { expect } from "mishap/vitest";
 import { describe, it } from "vitest";
 import type { Evidence, FaultEvidence } from "../../src/report/schema.js";
@@ -113,6 +114,14 @@ describe("what a failure says", () => {
     [{ policy: "other" }, "expected latency of other to be applied; it was not asked for"],
   ])("%j", (options, said) => {
     expect(failure(() => expect(evidence([{}])).toHaveApplied("latency", options))).toContain(said);
+  });
+
+  it("is what docs/testing.md shows", () => {
+    const page = readFileSync(new URL("../../docs/testing.md", import.meta.url), "utf8");
+    const [, shown] = /^```text\n([\s\S]*?)^```/m.exec(page) ?? [];
+    const note = "latency was asked for and never applied: the program opened no network flow";
+    const none = { ...evidence([{ applied: 0, of: 0 }], [note]), flows: 0, ops: 0 };
+    expect(failure(() => expect(none).toHaveApplied("latency"))).toBe(shown);
   });
 
   it("not", () => {
