@@ -7,7 +7,7 @@ import type { Source } from "../api/context.js";
 import { displayName } from "../api/registry.js";
 import { version } from "../api/run.js";
 import { compile, describeFaults, type Policy, PolicyError } from "../policy/index.js";
-import { type PolicyCounters, readFlows, readPolicyCounters, readRunCounters } from "../report/counters.js";
+import { type PolicyCounters, readPolicyCounters, readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
 import type { Segment, StructValue } from "../segment/index.js";
@@ -79,7 +79,7 @@ export class TestPolicy implements Source {
       notes: [],
     };
     const evidence = buildEvidence(known, { ...readRunCounters(segment), all: counters });
-    const flows = readFlows(segment).filter((flow) => flow.policy === slot).length;
+    const flows = segment.flows().filter((flow) => flow.policy === slot).length;
     return { ...evidence, flows, ops: opsOf(counters) };
   }
 }
