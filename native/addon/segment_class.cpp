@@ -22,12 +22,15 @@ namespace {
 constexpr u32 kDrainAtMost = 65536;
 
 // A copy by relaxed word loads: others write at the same moment.
-Napi::Buffer<u8> copy_out(Napi::Env env, const void* from, size_t size) {
-  Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(env, size);
+void copy_to(u8* to, const void* from, size_t size) {
   for (size_t at = 0; at < size; at += sizeof(u64)) {
     const u64 word = load(reinterpret_cast<const u64*>(static_cast<const u8*>(from) + at));
-    memcpy(buffer.Data() + at, &word, sizeof(word));
+    memcpy(to + at, &word, sizeof(word));
   }
+}
+Napi::Buffer<u8> copy_out(Napi::Env env, const void* from, size_t size) {
+  Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(env, size);
+  copy_to(buffer.Data(), from, size);
   return buffer;
 }
 
@@ -79,6 +82,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::read_struct>("readStruct"),
                            InstanceMethod<&NativeSegment::read_header>("readHeader"),
                            InstanceMethod<&NativeSegment::read_processes>("readProcesses"),
+                           InstanceMethod<&NativeSegment::read_flows>("readFlows"),
                            InstanceMethod<&NativeSegment::carried>("carried"),
                            InstanceMethod<&NativeSegment::totals>("totals"),
                            InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
@@ -314,18 +318,26 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     return copy_out(info.Env(), open_segment(info.Env()).header, sizeof(Header));
   }
 
-  // The process table's used rows, packed.
+  // The rows of a table that are in use, packed.
+  template <class Struct, class InUse>
+  static Napi::Value read_used(Napi::Env env, const Struct* rows, u32 count, InUse in_use) {
+    std::vector<u32> used;
+    for (u32 i = 0; i < count; i++)
+      if (in_use(rows[i])) used.push_back(i);
+    Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(env, used.size() * sizeof(Struct));
+    for (size_t i = 0; i < used.size(); i++) copy_to(buffer.Data() + i * sizeof(Struct), &rows[used[i]], sizeof(Struct));
+    return buffer;
+  }
   Napi::Value read_processes(const Napi::CallbackInfo& info) {
     const Segment& segment = open_segment(info.Env());
-    std::vector<u32> used;
-    for (u32 i = 0; i < segment.count.processes; i++)
-      if (load_acquire(&segment.processes[i].state) != static_cast<u32>(ProcessState::Free)) used.push_back(i);
-    Napi::Buffer<u8> buffer = Napi::Buffer<u8>::New(info.Env(), used.size() * sizeof(Process));
-    for (size_t i = 0; i < used.size(); i++) {
-      Napi::Buffer<u8> one = copy_out(info.Env(), &segment.processes[used[i]], sizeof(Process));
-      memcpy(buffer.Data() + i * sizeof(Process), one.Data(), sizeof(Process));
-    }
-    return buffer;
+    constexpr u32 kFree = static_cast<u32>(ProcessState::Free);
+    return read_used(info.Env(), segment.processes, segment.count.processes,
+                     [](const Process& process) { return load_acquire(&process.state) != kFree; });
+  }
+  Napi::Value read_flows(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    return read_used(info.Env(), segment.flows, segment.count.flows,
+                     [](const Flow& flow) { return load_acquire(&flow.cookie) != 0; });
   }
 
   // What the flows of each policy carried, folded counters and what open flows counted since: by policy, kCarried numbers

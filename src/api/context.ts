@@ -3,6 +3,7 @@
  * a disposed cell defers to the one it was entered in, so that flows which still carry it are right too.
  */
 
+import "./dispose.js";
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Agent as HttpAgent } from "node:http";
 import type { Agent as HttpsAgent } from "node:https";

@@ -7,7 +7,6 @@ import { spawn, spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, statfsSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
 import { compile, parsePolicy } from "../policy/index.js";
-import { readFlows } from "../report/counters.js";
 import { native, SEGMENT_DIRECTORY, Segment } from "../segment/index.js";
 import { INTERCEPTOR_PATH, preloadEnvironment, preparePreload } from "./preload.js";
 
@@ -145,7 +144,7 @@ async function checkArrivals(): Promise<Check> {
     segment.publish(0, { ...row }, []);
     segment.activate(0);
     const elapsedMs = await probeUnder(segment);
-    const dated = readFlows(segment).some((flow) => flow.dated === 1);
+    const dated = segment.flows().some((flow) => flow.dated === 1);
     // A round trip to connect and one for the answer.
     const late = elapsedMs >= 4 * PROBE_LATENCY_MS;
     const delays = `${PROBE_LATENCY_MS} ms each way took ${elapsedMs.toFixed(1)} ms for two round trips`;

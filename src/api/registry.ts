@@ -282,6 +282,6 @@ function named(segment: Segment, held: "here" | "run"): PolicySlot[] {
 }
 
 /** How evidence names inline fields: `{latency:50ms}`. */
-function displayName(policy: Policy): string {
+export function displayName(policy: Policy): string {
   return JSON.stringify(toCamelKeys(policy.written)).replaceAll('"', "");
 }

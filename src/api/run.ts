@@ -164,7 +164,7 @@ function exitCodeOf(status: number): number {
 }
 
 /** Processes that carry the interceptor, or are just replacing their program. */
-function attachedProcesses(segment: Segment): { pid: number; startTicks: bigint }[] {
+export function attachedProcesses(segment: Segment): { pid: number; startTicks: bigint }[] {
   const nowNs = process.hrtime.bigint();
   return segment
     .processes()

@@ -4,16 +4,7 @@
  */
 
 import type { Direction } from "../policy/index.js";
-import {
-  type Carried,
-  codec,
-  layout,
-  nameOf,
-  native,
-  numberOf,
-  type Segment,
-  type StructValue,
-} from "../segment/index.js";
+import { type Carried, layout, nameOf, numberOf, type Segment, type StructValue } from "../segment/index.js";
 
 /** A number for each direction. */
 export type PerDirection = Readonly<Record<Direction, number>>;
@@ -78,7 +69,7 @@ export function readRunCounters(segment: Segment): RunCounters {
     ioUringDenied: Number(header.io_uring_denied),
     journalDropped: Number(header.journal_dropped),
     determinism: Number(header.determinism),
-    sharedPeers: totals.flows > 0 && haveSharedPeers(readFlows(segment)),
+    sharedPeers: totals.flows > 0 && haveSharedPeers(segment.flows()),
     attached: segment.processes().filter(({ state }) => nameOf("ProcessState", state) !== "starting").length,
     shrunk: segment.shrunk,
     damage,
@@ -126,22 +117,6 @@ export function readPolicyCounters(
       return faultBit >= timedFaults ? undefined : segment.histogram(slots, faultBit, directions);
     },
   };
-}
-
-/** The flows region's used rows, read through a mapping of its own. */
-export function readFlows(segment: Segment): StructValue[] {
-  const raw = new native.NativeSegment(segment.path);
-  try {
-    const region = numberOf("Region", "flows");
-    const flows: StructValue[] = [];
-    for (let row = 0; row < raw.capacities.flows; row++) {
-      const bytes = raw.readStruct(region, row);
-      if (bytes.readBigUInt64LE(0) !== 0n) flows.push(codec.decode("Flow", bytes));
-    }
-    return flows;
-  } finally {
-    raw.close(false);
-  }
 }
 
 /** Flows are numbered by thread and peer, so two that are alike but for their key were opened by two threads. */

@@ -53,6 +53,7 @@ export interface NativeSegment {
   readStruct(region: number, index: number): Buffer;
   readHeader(): Buffer;
   readProcesses(): Buffer;
+  readFlows(): Buffer;
   carried(): Float64Array;
   totals(): { flows: number; ops: number };
   drainJournal(max: number): Buffer;

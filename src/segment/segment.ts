@@ -269,6 +269,11 @@ export class Segment {
     );
   }
 
+  /** Every flow that has a row, those that ended included until their row is needed. */
+  flows(): StructValue[] {
+    return codec.decodeAll("Flow", this.#native.readFlows());
+  }
+
   /** What the flows of each policy carried, by slot. */
   carried(): Carried[] {
     const numbers = this.#native.carried();

@@ -1,0 +1,7 @@
+import { faults } from "mishap/vitest";
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  plugins: [faults({ policies: "policies.yaml" })],
+  test: { include: ["*.spec.ts"] },
+});
