@@ -63,7 +63,6 @@ constexpr Constant kConstants[] = {
     {"headerJournal", kHeaderJournal},
     {"headerUnix", kHeaderUnix},
     {"headerNames", kHeaderNames},
-    {"headerThreads", kHeaderThreads},
     {"headerLegacy", kHeaderLegacy},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},

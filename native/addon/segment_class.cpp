@@ -74,7 +74,6 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::unbind_thread>("unbindThread"),
                            InstanceMethod<&NativeSegment::bound_to>("boundPolicy"),
                            InstanceMethod<&NativeSegment::bind_project>("bindProject"),
-                           InstanceMethod<&NativeSegment::project_policy>("projectPolicy"),
                            InstanceMethod<&NativeSegment::bind_fd>("bindSocket"),
                            InstanceMethod<&NativeSegment::clear_fd>("clearSocket"),
                            InstanceMethod<&NativeSegment::read_row_bytes>("readRow"),
@@ -287,10 +286,6 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     store(&segment_.header->default_policy, policy);
     add(&segment_.header->generation, 1u);
   }
-  Napi::Value project_policy(const Napi::CallbackInfo& info) {
-    return Napi::Number::New(info.Env(), load(&open_segment(info.Env()).header->default_policy));
-  }
-
   static u64 cookie_of(const Napi::CallbackInfo& info, i32 fd) {
     u64 cookie = 0;
     socklen_t length = sizeof(cookie);

@@ -1,7 +1,13 @@
-/** Policies as the segment holds them: all that is known of one that another process, or another thread, registered. */
+/** Compiled policies, into the segment and back out of it: all that is known of one that somebody else registered. */
 
 import type { CompiledPolicy, RowFields, TargetFields } from "../policy/index.js";
-import type { Segment } from "../segment/index.js";
+import type { Segment, StructValue } from "../segment/index.js";
+
+/** Puts a policy in a slot, in force at once. */
+export function publishAt(segment: Segment, slot: number, { row, targets }: CompiledPolicy): void {
+  const rules = targets.map((target): StructValue => ({ ...target }));
+  segment.publish(slot, { ...row }, rules);
+}
 
 /** What is published in a slot; undefined where nothing ever was. */
 export function compiledAt(segment: Segment, slot: number): CompiledPolicy | undefined {

@@ -4,7 +4,8 @@
  */
 
 import { compile, type Policy } from "../policy/index.js";
-import type { Segment, StructValue } from "../segment/index.js";
+import type { Segment } from "../segment/index.js";
+import { publishAt } from "./compiled.js";
 
 /** What a run does: its own policy, and others by name. */
 export interface RunPolicies {
@@ -60,9 +61,7 @@ export class PolicyTable {
   }
 
   #put(slot: number, name: string | undefined, policy: Policy): Published {
-    const { row, targets } = compile(name ?? UNNAMED, policy, { runSeed: this.#runSeed });
-    const rules = targets.map((target): StructValue => ({ ...target }));
-    this.#segment.publish(slot, { ...row }, rules);
+    publishAt(this.#segment, slot, compile(name ?? UNNAMED, policy, { runSeed: this.#runSeed }));
     return { slot, name, policy };
   }
 

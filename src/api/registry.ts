@@ -17,8 +17,8 @@ import {
   parseFields,
   toCamelKeys,
 } from "../policy/index.js";
-import type { PolicySlot, Segment, StructValue } from "../segment/index.js";
-import { compiledAt } from "./compiled.js";
+import type { PolicySlot, Segment } from "../segment/index.js";
+import { compiledAt, publishAt } from "./compiled.js";
 import { atThreadExit, runSegment } from "./inside.js";
 import { UNNAMED } from "./published.js";
 
@@ -139,7 +139,7 @@ export function holdInline(segment: Segment, key: string, policy: () => Policy):
   const given = policy();
   const compiled = compileFor(segment, displayName(given), given);
   const index = claim(segment, key);
-  publish(segment, index, compiled);
+  publishAt(segment, index, compiled);
   slots.set(key, { index, users: 1 });
   return index;
 }
@@ -172,7 +172,7 @@ function publishAll(segment: Segment, policies: ReadonlyMap<string, Policy>): vo
   for (const { name, policy } of compiled) {
     const place = places.get(name);
     if (place === undefined) continue;
-    publish(segment, place.index, policy);
+    publishAt(segment, place.index, policy);
     if (place.own) slots.set(name, { index: place.index, users: 1 });
   }
 }
@@ -248,14 +248,6 @@ function seedOf(segment: Segment): bigint {
 
 function compileFor(segment: Segment, name: string, policy: Policy): CompiledPolicy {
   return compile(name, policy, { runSeed: seedOf(segment) });
-}
-
-function publish(segment: Segment, index: number, { row, targets }: CompiledPolicy): void {
-  segment.publish(
-    index,
-    { ...row },
-    targets.map((target): StructValue => ({ ...target })),
-  );
 }
 
 /** The normal form of what is published at an index. */

@@ -45,7 +45,6 @@ export interface NativeSegment {
   unbindThread(tid: number): void;
   boundPolicy(tid: number): number | undefined;
   bindProject(policy: number): void;
-  projectPolicy(): number;
   bindSocket(fd: number, policy: number): void;
   clearSocket(fd: number): void;
   readRow(policy: number): Buffer | undefined;

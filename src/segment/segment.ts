@@ -175,10 +175,6 @@ export class Segment {
     this.#native.bindProject(policy);
   }
 
-  projectPolicy(): number {
-    return this.#native.projectPolicy();
-  }
-
   /** Binds a socket to a policy, whoever uses it; throws an Error with `code` for what is no socket. */
   bindSocket(fd: number, policy: number): void {
     this.#native.bindSocket(fd, policy);

@@ -3,6 +3,7 @@
  * that ask for the same policy have copies of it, so that none counts what another did.
  */
 
+import { publishAt } from "../api/compiled.js";
 import type { Source } from "../api/context.js";
 import { displayName } from "../api/registry.js";
 import { version } from "../api/run.js";
@@ -10,7 +11,7 @@ import { compile, describeFaults, type Policy, PolicyError } from "../policy/ind
 import { type PolicyCounters, readPolicyCounters, readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import type { Segment, StructValue } from "../segment/index.js";
+import type { Segment } from "../segment/index.js";
 
 const VERSION = version();
 
@@ -41,14 +42,10 @@ export class TestPolicy implements Source {
     const seed = runSeed(segment);
     // In braces, as inline policies are: the registry takes it for no name.
     const shown = this.#name === undefined ? displayName(policy) : `{${this.#name}}`;
-    const { row, targets } = compile(shown, policy, { runSeed: seed });
+    const compiled = compile(shown, policy, { runSeed: seed });
     const slot = segment.claimPolicy();
     if (slot < 0) throw new PolicyError("test.withFaults", "the run has no room for another policy; unregister some");
-    segment.publish(
-      slot,
-      { ...row },
-      targets.map((target): StructValue => ({ ...target })),
-    );
+    publishAt(segment, slot, compiled);
     this.#held = { segment, slot, policy };
   }
 
