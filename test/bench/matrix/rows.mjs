@@ -21,7 +21,8 @@ const load = join(built, "load");
 const program = (name) => fileURLToPath(new URL(`programs/${name}`, import.meta.url));
 const DEBIAN_PYTHON = "/usr/bin/python3";
 const PYTHON = existsSync(DEBIAN_PYTHON) ? DEBIAN_PYTHON : "python3";
-const JAVA = ["java", "-Xshare:auto", "-cp", built];
+/** Its second compiler and its collector's threads would be at work beside it, for longer than a row takes. */
+const JAVA = ["java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", built];
 const NODE_24 = "24.9.0";
 
 /** The first requests of each connection, which find nothing warm, do not count. */
