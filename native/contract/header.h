@@ -28,6 +28,7 @@ constexpr u32 kHeaderUnix = 2;     // some target says unix://
 constexpr u32 kHeaderNames = 4;    // some target needs host names
 constexpr u32 kHeaderThreads = 8;  // some thread has a binding of its own
 constexpr u32 kHeaderLegacy = 16;  // programs may set faults by setpriority
+constexpr u32 kHeaderKernel = 32;  // the kernel's side is at work: SEGMENT.kernel hands out its rows
 
 #define MISHAP_REGION_ENTRY(FIELD, ARRAY)             \
   FIELD(u64, offset, "bytes from the start of the segment") \
@@ -48,7 +49,7 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, lease_expiry_ns, "CLOCK_MONOTONIC; past it every call passes through")                     \
   FIELD(u64, epoch_ns, "CLOCK_MONOTONIC; the origin of schedules")                                      \
   FIELD(u32, generation, "changes with every policy, target or binding; resolved flows look again")     \
-  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority")                       \
+  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches")                       \
   FIELD(u64, run_seed, "the seed of the run; rows without one of their own use it")                     \
   FIELD(u64, flows_opened, "flows seen since the start")                                                \
   FIELD(u64, folded_ops, "ops of flows whose slot was reused")                                          \

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "fields.h"
+#include "kernel.h"
 
 namespace mishap {
 
@@ -27,19 +28,6 @@ enum class ProcessState : u32 { Free, Starting, Attached, Execing, Gone };
 MISHAP_STRUCT(Process, 128, "A process that carries the interceptor.", MISHAP_PROCESS)
 
 enum class OwnerSource : u32 { Interceptor = 1, Kernel = 2 };
-
-#define MISHAP_OWNER(FIELD, ARRAY)                                                      \
-  FIELD(u64, cookie, "socket cookie; 0 free")                                           \
-  FIELD(u64, process, "process that created it: pid << 32 | low half of its start time") \
-  FIELD(i32, pid, "process that created it")                                            \
-  FIELD(i32, tid, "thread that created it; 0 nobody: it belongs to whoever uses it")    \
-  FIELD(i32, fd, "descriptor at creation, -1 unknown")                                  \
-  FIELD(i32, bound_policy, "policy bound to the socket by name, or -1")                 \
-  FIELD(u32, source, "1 interceptor, 2 kernel")                                         \
-  FIELD(u32, role, "Role")                                                              \
-  FIELD(u64, created_ns, "CLOCK_MONOTONIC")                                             \
-  FIELD(u64, cgroup, "cgroup id where the kernel said it, else 0")
-MISHAP_STRUCT(Owner, 56, "Who owns a socket.", MISHAP_OWNER)
 
 #define MISHAP_LINK(FIELD, ARRAY)                                                       \
   FIELD(u64, rate_clock_ns, "GCRA theoretical arrival time, CLOCK_MONOTONIC")           \
