@@ -48,12 +48,16 @@ typedef struct KernelDelay {
 struct in6_addr {
   u8 bytes[16];
 };
+typedef struct {
+  i64 counter;
+} atomic64_t;
 struct sock_common {
   u16 skc_family;
   volatile u8 skc_state;
   u32 skc_daddr, skc_rcv_saddr;
   u16 skc_dport, skc_num;
   struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+  atomic64_t skc_cookie;
 } CORE;
 struct sock {
   struct sock_common __sk_common;
