@@ -3,7 +3,7 @@
 // does, however it does it: libc, raw system calls, io_uring, static binaries.
 #include "common.h"
 
-char LICENSE[] SEC("license") = "GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 static __always_inline void take_addresses(KernelSocket *row, const struct sock *sk) {
   const struct sock_common *common = &sk->__sk_common;

@@ -3,7 +3,7 @@
 // Programs that carry the interceptor say here which flows it carries (setsockopt, native/contract/kernel.h).
 #include "common.h"
 
-char LICENSE[] SEC("license") = "GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 static __always_inline struct tag *tag_of(struct bpf_sock *sk, u64 flags) {
   return bpf_sk_storage_get(&mishap_tags, sk, NULL, flags);
