@@ -7,7 +7,14 @@
 import { findSegmentFiles, newSegmentPath, SEGMENT_DIRECTORY, sweep } from "./files.js";
 import { TimeHistogram } from "./histogram.js";
 import { Codec, type Layout, type StructValue } from "./layout.js";
-import { type Capacities, type NativeSegment, native, type PolicySlot } from "./native.js";
+import {
+  type Capacities,
+  type FlowAccount,
+  type NativeSegment,
+  native,
+  type PolicySlot,
+  type ProcessAccount,
+} from "./native.js";
 
 /** The contract, as it was compiled. */
 export const layout: Layout = native.layout();
@@ -23,6 +30,8 @@ export interface CreateOptions {
   journal?: boolean;
   /** Whether programs may set faults by setpriority. */
   legacy?: boolean;
+  /** Whether the kernel's witness is there. */
+  kernel?: boolean;
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
@@ -89,8 +98,9 @@ export class Segment {
       histograms: 256,
       ...options.capacities,
     };
-    const { headerJournal = 0, headerLegacy = 0 } = layout.constants;
-    const flags = (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0);
+    const { headerJournal = 0, headerLegacy = 0, headerKernel = 0 } = layout.constants;
+    const flags =
+      (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0) | (options.kernel ? headerKernel : 0);
     return new Segment(path, new native.NativeSegment(path, capacities), flags, options.seed);
   }
 
@@ -277,6 +287,11 @@ export class Segment {
       const [unitsUp = 0, unitsDown = 0, opsUp = 0, opsDown = 0, datagramSends = 0] = numbers.subarray(5 * slot);
       return { units: [unitsUp, unitsDown], ops: [opsUp, opsDown], datagramSends };
     });
+  }
+
+  /** What programs called and what faults made of it, by flow, and by process for flows without a row of their own. */
+  accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] } {
+    return this.#native.accounts();
   }
 
   /** All flows seen and all ops they made, faulted or not. */
