@@ -90,6 +90,7 @@ struct task_struct {
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
 #define MSG_PEEK 2
 #define EAGAIN 11
 #define TCP_ESTABLISHED 1
@@ -231,7 +232,7 @@ static __always_inline void publish(KernelSocket *row, u64 cookie) {
 }
 
 static __always_inline bool is_ours(u32 family, u32 protocol) {
-  return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+  return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP);
 }
 
 // Whether what the running task does is to be seen.

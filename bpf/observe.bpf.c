@@ -34,7 +34,7 @@ static __noinline KernelSocket *adopt(struct sock *sk) {
   take_current(row);
   take_addresses(row, sk);
   row->flags |= MISHAP_SOCKET_ACCEPTED;
-  row->tcp_state = protocol == IPPROTO_TCP ? sk->__sk_common.skc_state : 0;
+  row->tcp_state = protocol == IPPROTO_UDP ? 0 : sk->__sk_common.skc_state;
   publish(row, cookie);
   return row;
 }
@@ -98,7 +98,7 @@ static __always_inline KernelSocket *inherit(const struct sock *sk, struct tag *
   const KernelSocket *listener = row_of(tag);
   const u64 cookie = bpf_get_socket_cookie((void *)sk);
   if (!listener) return NULL;
-  KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, IPPROTO_TCP);
+  KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, sk->sk_protocol);
   if (!row) return NULL;
   row->owner.process = listener->owner.process;
   row->owner.pid = listener->owner.pid;

@@ -58,7 +58,7 @@ int mishap_closed(struct bpf_sock *sk) {
   if (!tag || tag->cookie != bpf_get_socket_cookie(sk)) return 1;
   KernelSocket *row = row_of(tag);
   if (!row) return 1;
-  if (row->protocol == PROTOCOL_TCP) {
+  if (sk->protocol == IPPROTO_TCP) {
     // What splice(2) took is in no call that is traced; TCP itself knows. A FIN is one byte of the stream.
     const struct tcp_sock *tcp = (void *)sk;
     const u32 next = BPF_CORE_READ(tcp, rcv_nxt), copied = BPF_CORE_READ(tcp, copied_seq);
