@@ -149,6 +149,7 @@ bool kernel_owner(u64 cookie, Owner* out) {
 u32 kernel_arrivals(u64 cookie, KernelArrival out[kKernelArrivals]) {
   const KernelSocket* row = kernel_socket(cookie);
   for (u32 attempt = 0; row && attempt < kTornRetries; attempt++) {
+    if (load_acquire(&row->owner.cookie) != cookie) return 0;
     const u64 count = load_acquire(&row->arrivals_count);
     KernelArrival ring[MISHAP_KERNEL_ARRIVALS];
     for (u32 i = 0; i < MISHAP_KERNEL_ARRIVALS; i++)
