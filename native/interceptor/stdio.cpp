@@ -33,7 +33,11 @@ int seek_stream(void*, off64_t*, int) {
 int close_stream(void* cookie) { return slow::close(fd_behind(cookie)); }
 
 // Whether what a stream on this socket moves has to pass through our hands: a fault is in force, or every byte is counted.
-bool needs_us(int fd) { return is_faulted(fd) || (self.counted && noted_socket(fd) && noted_socket(fd)->flow); }
+bool needs_us(int fd) {
+  if (is_faulted(fd)) return true;
+  const Socket* socket = self.counted ? noted_socket(fd) : nullptr;
+  return socket && socket->flow;
+}
 
 FILE* stream_on(int fd, const char* mode) {
   FILE* stream = fopencookie(reinterpret_cast<void*>(static_cast<intptr_t>(fd)), mode, {read_stream, write_stream, seek_stream, close_stream});
