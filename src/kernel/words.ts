@@ -62,8 +62,10 @@ const summary = z.object({
   closed: count,
   /** Events that found the ring full. */
   lost_events: count,
-  /** Sockets that found the table full. */
+  /** Sockets that found the table full, and the bytes of sockets whose close went unheard. */
   without_row: count,
+  lost_bytes_up: count.default(0),
+  lost_bytes_down: count.default(0),
   /** Closed sockets beyond those that are kept one by one. */
   older: z.array(
     z.object({
