@@ -23,9 +23,13 @@ export interface CreateOptions {
   journal?: boolean;
   /** Whether programs may set faults by setpriority. */
   legacy?: boolean;
+  /** Whether the kernel's witness is there. */
+  kernel?: boolean;
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
+  /** Where it goes, from `newSegmentPath`, when that has to be known beforehand. */
+  path?: string;
 }
 
 /** What flows carried: uplink, downlink. */
@@ -77,7 +81,7 @@ export class Segment {
   static create(options: CreateOptions): Segment {
     const directory = options.directory ?? SEGMENT_DIRECTORY;
     sweep(directory);
-    const path = newSegmentPath(options.project, directory);
+    const path = options.path ?? newSegmentPath(options.project, directory);
     const journal = options.journal ?? false;
     const capacities: Capacities = {
       policies: 256,
@@ -89,8 +93,9 @@ export class Segment {
       histograms: 256,
       ...options.capacities,
     };
-    const { headerJournal = 0, headerLegacy = 0 } = layout.constants;
-    const flags = (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0);
+    const { headerJournal = 0, headerLegacy = 0, headerKernel = 0 } = layout.constants;
+    const flags =
+      (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0) | (options.kernel ? headerKernel : 0);
     return new Segment(path, new native.NativeSegment(path, capacities), flags, options.seed);
   }
 
@@ -277,6 +282,21 @@ export class Segment {
       const [unitsUp = 0, unitsDown = 0, opsUp = 0, opsDown = 0, datagramSends = 0] = numbers.subarray(5 * slot);
       return { units: [unitsUp, unitsDown], ops: [opsUp, opsDown], datagramSends };
     });
+  }
+
+  /** What programs called and what faults made of it, by flow, and by process for flows without a row of their own. */
+  accounts(): {
+    flows: {
+      cookie: bigint;
+      pid: number;
+      policy: number;
+      called: [number, number];
+      adjusted: [number, number];
+      held: [number, number];
+    }[];
+    processes: { pid: number; called: [number, number]; adjusted: [number, number] }[];
+  } {
+    return { flows: [], processes: [] };
   }
 
   /** All flows seen and all ops they made, faulted or not. */
