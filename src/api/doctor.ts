@@ -6,7 +6,8 @@
 import { spawn, spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, statfsSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { type Hook, type Probe, probeHooks, WITHOUT } from "../kernel/hooks.js";
+import { probeHooks, WITHOUT } from "../kernel/hooks.js";
+import type { KernelHook, KernelProbe } from "../kernel/words.js";
 import { compile, parsePolicy } from "../policy/index.js";
 import { type Courier, native, SEGMENT_DIRECTORY, Segment, startCourier } from "../segment/index.js";
 import { INTERCEPTOR_PATH, preloadEnvironment, preparePreload } from "./preload.js";
@@ -208,21 +209,13 @@ function checkKernel(): Check[] {
     const loader: Check = { name, ok: true, found: `starts, with libbpf ${probe.facts.libbpf}`, optional: true };
     return [loader, ...checkFacts(probe), ...checkHooks(probe)];
   } catch (error) {
-    const found = words(error);
-    return [{ name, ok: false, found, meaning: withoutLoader(found), optional: true }];
+    const meaning =
+      "`mishap run --kernel` and `mishap observe` do not work; `npm run build` builds the loader where it can";
+    return [{ name, ok: false, found: words(error), meaning, optional: true }];
   }
 }
 
-function withoutLoader(why: string): string {
-  const library = /loading shared libraries: (lib[a-z]+)/.exec(why)?.[1];
-  const remedy =
-    library === undefined
-      ? "`npm run build` builds the loader where clang, bpftool and libbpf-dev are installed"
-      : `${library} is missing, which the system's packages have${library === "libbpf" ? " (Debian's libbpf1)" : ""}`;
-  return `\`mishap run --kernel\` and \`mishap observe\` do not work; ${remedy}`;
-}
-
-function checkFacts({ facts }: Probe): Check[] {
+function checkFacts({ facts }: KernelProbe): Check[] {
   const isRoot = process.geteuid?.() === 0;
   return [
     {
@@ -253,7 +246,7 @@ function checkFacts({ facts }: Probe): Check[] {
 }
 
 /** What each hook's absence means is said behind the last hook of its purpose, unless rights are all that lacks. */
-function checkHooks({ facts, hooks }: Probe): Check[] {
+function checkHooks({ facts, hooks }: KernelProbe): Check[] {
   const lacking = facts.rights ? hooks.filter(({ ok }) => !ok) : [];
   const lastOf = new Map(lacking.map((hook) => [hook.for, hook]));
   return hooks.map((hook) => ({
@@ -265,7 +258,7 @@ function checkHooks({ facts, hooks }: Probe): Check[] {
   }));
 }
 
-function foundOf({ ok, for: purpose, reason = "the kernel gave no reason" }: Hook): string {
+function foundOf({ ok, for: purpose, reason = "the kernel gave no reason" }: KernelHook): string {
   return ok ? purpose : `${purpose}: ${reason}`;
 }
 

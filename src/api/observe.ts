@@ -5,7 +5,9 @@
 
 import { readFileSync, statfsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { KernelFlow } from "../kernel/loader.js";
+import { WITHOUT } from "../kernel/hooks.js";
+import type { KernelReading, Loader } from "../kernel/loader.js";
+import type { KernelFlow, KernelHook } from "../kernel/words.js";
 import type { ObservedFlow } from "../report/observed.js";
 
 /** Whose flows are watched. */
@@ -20,8 +22,8 @@ export interface ObserveOptions {
   readonly durationMs?: number;
   /** Ends the watch at once. */
   readonly stop: AbortSignal;
-  /** The watch began. */
-  readonly onStart: () => void;
+  /** The watch began; gets what it cannot show on this kernel, in sentences. */
+  readonly onStart: (lacking: readonly string[]) => void;
   /** Gets every look. */
   readonly onLook: (look: Look) => void;
 }
@@ -48,49 +50,49 @@ const PROCESS_LOOK_MS = 200;
  * Watches until it is stopped, its time is over, or the process watched ends.
  *
  * @throws {ScopeError} when there is no such process or cgroup
- * @throws {Error} one sentence, when the kernel's side cannot be had or ends on its own
+ * @throws {Error} one sentence, when the kernel's side is not to be had or is lost
  */
 export async function observe(options: ObserveOptions): Promise<ObserveEnd> {
   const { scope, stop } = options;
-  const watched = typeof scope === "object" && "pid" in scope ? livingProcess(scope.pid) : undefined;
-  if (typeof scope === "object" && "cgroup" in scope) expectCgroup(scope.cgroup);
-
-  const { startLoader } = await import("../kernel/loader.js");
-  const loader = await startLoader(["observe", ...scopeArguments(scope)]);
+  const isGone = watchFor(scope);
+  const loader = await begin(scope);
   const over = new AbortController();
-  let failure: string | undefined;
-  void loader.ended.then((reason) => {
-    failure = `the watch ended: ${reason ?? "the loader is gone"}`;
-    over.abort();
-  });
-  const watchedIsGone = (): boolean => watched !== undefined && startTicks(watched.pid) !== watched.startTicks;
-  const watchdog = setInterval(() => {
-    if (watchedIsGone()) over.abort();
-  }, PROCESS_LOOK_MS);
+  void loader.ended.then(() => over.abort());
+  const watchdog = setInterval(() => isGone() && over.abort(), PROCESS_LOOK_MS);
   const wake = AbortSignal.any([stop, over.signal]);
-  const flows = new FlowLooks();
-  options.onStart();
+  const looks = new Looks();
   const endsAtMs = performance.now() + (options.durationMs ?? Number.POSITIVE_INFINITY);
+  options.onStart(lackingOf(loader.ready.hooks));
   try {
     for (;;) {
-      const leftMs = endsAtMs - performance.now();
-      await sleep(Math.min(options.intervalMs, Math.max(0, leftMs)), undefined, { signal: wake }).catch(() => {});
+      const leftMs = Math.max(0, endsAtMs - performance.now());
+      await sleep(Math.min(options.intervalMs, leftMs), undefined, { signal: wake }).catch(() => {});
       if (stop.aborted) return "stopped";
-      const answer = await Promise.race([loader.flows(), loader.ended]);
-      if (failure !== undefined || typeof answer !== "object") {
-        if (watchedIsGone()) return "process";
-        throw new Error(failure ?? "the watch ended: the loader is gone");
-      }
-      const { lost_events, without_row, older } = answer.summary;
-      const missed = lost_events + without_row + older.reduce((sum, each) => sum + each.flows, 0);
-      options.onLook({ flows: flows.look(answer.flows), missed });
+      options.onLook(looks.take(await loader.flows()));
       if (over.signal.aborted) return "process";
       if (performance.now() >= endsAtMs) return "duration";
     }
+  } catch (error) {
+    throw new Error(`the kernel's witness was lost: ${error instanceof Error ? error.message : String(error)}`);
   } finally {
     clearInterval(watchdog);
     loader.close();
   }
+}
+
+async function begin(scope: ObserveScope): Promise<Loader> {
+  const { startLoader } = await import("../kernel/loader.js");
+  try {
+    return await startLoader(["observe", ...scopeArguments(scope)]);
+  } catch (error) {
+    throw new Error(`the kernel's witness is not to be had: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+/** What goes unseen, in sentences. Arrivals one by one are nothing that a watch shows. */
+function lackingOf(hooks: readonly KernelHook[]): string[] {
+  const lacking = hooks.filter((hook) => !hook.ok && hook.for !== "arrivals");
+  return [...new Set(lacking.map((hook) => WITHOUT[hook.for]))];
 }
 
 function scopeArguments(scope: ObserveScope): string[] {
@@ -98,10 +100,16 @@ function scopeArguments(scope: ObserveScope): string[] {
   return "pid" in scope ? ["--pid", String(scope.pid)] : ["--cgroup", scope.cgroup];
 }
 
-function livingProcess(pid: number): { pid: number; startTicks: bigint } {
-  const ticks = startTicks(pid);
-  if (ticks === undefined) throw new ScopeError("there is no such process; `ps -e` lists those there are");
-  return { pid, startTicks: ticks };
+/** Holds that there is something to watch; tells later whether the process watched is gone. */
+function watchFor(scope: ObserveScope): () => boolean {
+  if (scope === "all") return () => false;
+  if ("cgroup" in scope) {
+    expectCgroup(scope.cgroup);
+    return () => false;
+  }
+  const began = startTicks(scope.pid);
+  if (began === undefined) throw new ScopeError("there is no such process; `ps -e` lists those there are");
+  return () => startTicks(scope.pid) !== began;
 }
 
 function expectCgroup(path: string): void {
@@ -136,24 +144,29 @@ function startTicks(pid: number): bigint | undefined {
 }
 
 /** Turns what the kernel counted into looks: rates come from what was counted at the look before. */
-class FlowLooks {
+class Looks {
   readonly #interception = new Interception();
-  #before = new Map<string, { up: number; down: number }>();
+  #before = new Map<bigint, { up: number; down: number }>();
   #beforeNs = process.hrtime.bigint();
+  #unlisted = 0;
 
-  look(kernelFlows: readonly KernelFlow[]): ObservedFlow[] {
+  take({ flows, summary }: KernelReading): Look {
+    this.#unlisted += summary.older.reduce((sum, each) => sum + each.flows, 0);
+    return { flows: this.#observed(flows), missed: this.#unlisted + summary.lost_events + summary.without_row };
+  }
+
+  #observed(kernelFlows: readonly KernelFlow[]): ObservedFlow[] {
     const nowNs = process.hrtime.bigint(); // CLOCK_MONOTONIC, as the kernel's own
     const seconds = Number(nowNs - this.#beforeNs) / 1e9;
     const time = new Date().toISOString();
-    const counted = new Map<string, { up: number; down: number }>();
+    const counted = new Map<bigint, { up: number; down: number }>();
     this.#interception.lookAgain();
     const flows = kernelFlows.filter(isFlow).map((flow): ObservedFlow => {
       const { up, down } = this.#before.get(flow.cookie) ?? { up: 0, down: 0 };
       if (flow.open) counted.set(flow.cookie, { up: flow.bytes_up, down: flow.bytes_down });
-      const created = BigInt(flow.created_ns);
       return {
         time,
-        cookie: flow.cookie,
+        cookie: String(flow.cookie),
         pid: flow.pid,
         program: flow.program,
         state: flow.claimed ? "intercepted" : this.#interception.of(flow),
@@ -163,7 +176,7 @@ class FlowLooks {
         ...(flow.protocol === "tcp" ? { tcp_state: flow.open ? flow.state : "CLOSE" } : {}),
         local: flow.local,
         peer: flow.peer,
-        ...(created > 0n ? { age_ms: Math.max(0, Number((nowNs - created) / 1_000_000n)) } : {}),
+        ...(flow.created_ns > 0n ? { age_ms: Math.max(0, Number((nowNs - flow.created_ns) / 1_000_000n)) } : {}),
         bytes_up: flow.bytes_up,
         bytes_down: flow.bytes_down,
         bytes_up_per_s: Math.max(0, Math.round((flow.bytes_up - up) / seconds)),
@@ -191,8 +204,8 @@ function isFlow(flow: KernelFlow): flow is KernelFlow & { role: Exclude<KernelFl
 /** Whether processes carry the interceptor, by the libraries they have mapped. */
 class Interception {
   /** By process, as the kernel numbers it: what was seen last, because a closed flow's process may be gone. */
-  readonly #known = new Map<string, ObservedFlow["state"]>();
-  readonly #seen = new Set<string>();
+  readonly #known = new Map<bigint, ObservedFlow["state"]>();
+  readonly #seen = new Set<bigint>();
 
   /** Processes may have executed another program since. */
   lookAgain(): void {
@@ -204,7 +217,7 @@ class Interception {
     const known = this.#known.get(owner);
     if (this.#seen.has(owner)) return known ?? "unknown";
     this.#seen.add(owner);
-    const state = interceptorIn(pid, BigInt(owner)) ?? known ?? "unknown";
+    const state = interceptorIn(pid, owner) ?? known ?? "unknown";
     this.#known.set(owner, state);
     return state;
   }

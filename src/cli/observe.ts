@@ -92,7 +92,8 @@ async function execute(flags: Flags): Promise<number> {
       stop: stop.signal,
       ...(durationMs === undefined ? {} : { durationMs }),
       // Until then a signal ends this process as it ends any, sudo's question for a password included.
-      onStart: () => {
+      onStart: (lacking) => {
+        for (const sentence of lacking) printError(sentence);
         for (const signal of END_SIGNALS) process.on(signal, () => end(128 + constants.signals[signal]));
         view.open();
       },

@@ -3,38 +3,12 @@
  */
 
 import { spawnSync } from "node:child_process";
-import { z } from "zod";
-import { nativeFolder } from "../segment/index.js";
-
-/** What a hook is for. */
-const PURPOSES = ["ownership", "claims", "bytes", "states", "arrivals", "retransmits", "resets"] as const;
-export type Purpose = (typeof PURPOSES)[number];
-
-const hookSchema = z.object({
-  name: z.string(),
-  for: z.enum(PURPOSES),
-  ok: z.boolean(),
-  reason: z.string().optional(),
-});
-
-/** One place in the kernel where a program of mishap's is put, and whether it could be. */
-export type Hook = z.infer<typeof hookSchema>;
-
-const probeSchema = z.object({
-  facts: z.object({
-    btf: z.boolean(),
-    cgroup2: z.string().nullable(),
-    rights: z.boolean(),
-    libbpf: z.string(),
-  }),
-  hooks: z.array(hookSchema),
-});
-
-/** What the loader found when it tried each hook by itself. */
-export type Probe = z.infer<typeof probeSchema>;
+import { existsSync } from "node:fs";
+import { explainStderr, LOADER_PATH } from "./loader.js";
+import { type KernelHook, type KernelProbe, parseProbe } from "./words.js";
 
 /** What a run or a watch goes without where a hook of this purpose is missing. */
-export const WITHOUT: Readonly<Record<Purpose, string>> = {
+export const WITHOUT: Readonly<Record<KernelHook["for"], string>> = {
   ownership: "whose a socket is, is known from its first use at best, not from its creation, and its end may go unseen",
   claims: "coverage cannot tell what the interceptor carries, and delays on the way out are not witnessed",
   bytes: "what flows move is not seen: no rates, no coverage, no witnessed delays",
@@ -44,8 +18,6 @@ export const WITHOUT: Readonly<Record<Purpose, string>> = {
   resets: "connections that end by a reset are not told from others",
 };
 
-/** Where the build puts the loader. */
-const LOADER_PATH = `${nativeFolder}mishap-loader`;
 const PATIENCE_MS = 20_000;
 
 /**
@@ -53,25 +25,14 @@ const PATIENCE_MS = 20_000;
  *
  * @throws {Error} one sentence: why the loader itself did not start
  */
-export function probeHooks(): Probe {
+export function probeHooks(): KernelProbe {
+  if (!existsSync(LOADER_PATH)) throw new Error(`${LOADER_PATH} is not there`);
   const { error, status, signal, stdout, stderr } = spawnSync(LOADER_PATH, ["probe"], {
     encoding: "utf8",
     timeout: PATIENCE_MS,
+    env: {},
   });
-  if (error !== undefined) {
-    const missing = "code" in error && error.code === "ENOENT";
-    throw new Error(missing ? `${LOADER_PATH} is not there` : error.message);
-  }
-  const said = parseLine(stdout);
-  if (said !== undefined) return said;
-  const complaint = stderr.trim().split("\n")[0] ?? "";
-  throw new Error(complaint === "" ? `the loader ended with ${signal ?? `status ${status}`}` : complaint);
-}
-
-function parseLine(line: string): Probe | undefined {
-  try {
-    return probeSchema.parse(JSON.parse(line));
-  } catch {
-    return undefined; // it did not get that far
-  }
+  if (error !== undefined) throw new Error(error.message);
+  if (status !== 0) throw new Error(explainStderr(stderr, false) ?? `it ended with ${signal ?? `status ${status}`}`);
+  return parseProbe(stdout);
 }

@@ -4,7 +4,7 @@
  * can move the cursor.
  */
 
-import { formatCount, formatDurationNs, formatPlural } from "./format.js";
+import { formatBytes, formatCount, formatDurationNs, formatPlural } from "./format.js";
 import type { ObservedFlow } from "./observed.js";
 
 /** What the rows are sorted by, each with the largest or the first on top. */
@@ -222,18 +222,6 @@ function pad(text: string, width: number, right = false): string {
 
 function rate(bytesPerSecond: number): string {
   return bytesPerSecond === 0 ? NONE : formatBytes(bytesPerSecond);
-}
-
-/** `999 B`, `1.2 kB`, `34 MB`: at most three digits. */
-function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let value = bytes;
-  let unit = 0;
-  while (value >= (unit === 0 ? 1000 : 999.5) && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${unit === 0 || value >= 9.95 ? value.toFixed(0) : value.toFixed(1)} ${units[unit]}`;
 }
 
 /** `45s`, `12m`, `3h`, `9d`. */
