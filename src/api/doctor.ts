@@ -245,21 +245,25 @@ function checkFacts({ facts }: KernelProbe): Check[] {
   ].map(({ meaning, ...check }) => ({ ...check, optional: true, ...(check.ok ? {} : { meaning }) }));
 }
 
-/** What each hook's absence means is said behind the last hook of its purpose, unless rights are all that lacks. */
+/**
+ * What each hook's absence means is said behind the last hook of its purpose, unless rights are all that lacks; a reason
+ * that many share, once.
+ */
 function checkHooks({ facts, hooks }: KernelProbe): Check[] {
   const lacking = facts.rights ? hooks.filter(({ ok }) => !ok) : [];
   const lastOf = new Map(lacking.map((hook) => [hook.for, hook]));
-  return hooks.map((hook) => ({
+  return hooks.map((hook, at) => ({
     name: hook.name,
     ok: hook.ok,
-    found: foundOf(hook),
+    found: foundOf(hook, hooks[at - 1]),
     optional: true,
     ...(lastOf.get(hook.for) === hook ? { meaning: WITHOUT[hook.for] } : {}),
   }));
 }
 
-function foundOf({ ok, for: purpose, reason = "the kernel gave no reason" }: KernelHook): string {
-  return ok ? purpose : `${purpose}: ${reason}`;
+function foundOf({ ok, for: purpose, reason = "the kernel gave no reason" }: KernelHook, before?: KernelHook): string {
+  if (ok) return purpose;
+  return `${purpose}: ${before?.reason === reason ? "the same" : reason}`;
 }
 
 function words(error: unknown): string {

@@ -24,8 +24,8 @@ export interface ObserveOptions {
   readonly stop: AbortSignal;
   /** The watch began; gets what it cannot show on this kernel, in sentences. */
   readonly onStart: (lacking: readonly string[]) => void;
-  /** Gets every look. */
-  readonly onLook: (look: Look) => void;
+  /** Gets every look; the next one is not taken before this one was shown. */
+  readonly onLook: (look: Look) => Promise<void>;
 }
 
 /** One look: every open flow, and those that were closed since the look before. */
@@ -68,7 +68,7 @@ export async function observe(options: ObserveOptions): Promise<ObserveEnd> {
       const leftMs = Math.max(0, endsAtMs - performance.now());
       await sleep(Math.min(options.intervalMs, leftMs), undefined, { signal: wake }).catch(() => {});
       if (stop.aborted) return "stopped";
-      options.onLook(looks.take(await loader.flows()));
+      await options.onLook(looks.take(await loader.flows()));
       if (over.signal.aborted) return "process";
       if (performance.now() >= endsAtMs) return "duration";
     }
@@ -83,15 +83,16 @@ export async function observe(options: ObserveOptions): Promise<ObserveEnd> {
 async function begin(scope: ObserveScope): Promise<Loader> {
   const { startLoader } = await import("../kernel/loader.js");
   try {
-    return await startLoader(["observe", ...scopeArguments(scope)]);
+    // Round trips of flows that are open come with their arrivals.
+    return await startLoader(["observe", ...scopeArguments(scope), "--arrivals"]);
   } catch (error) {
     throw new Error(`the kernel's witness is not to be had: ${error instanceof Error ? error.message : String(error)}`);
   }
 }
 
-/** What goes unseen, in sentences. Arrivals one by one are nothing that a watch shows. */
+/** What goes unseen, in sentences. */
 function lackingOf(hooks: readonly KernelHook[]): string[] {
-  const lacking = hooks.filter((hook) => !hook.ok && hook.for !== "arrivals");
+  const lacking = hooks.filter(({ ok }) => !ok);
   return [...new Set(lacking.map((hook) => WITHOUT[hook.for]))];
 }
 
@@ -175,7 +176,7 @@ class Looks {
         open: flow.open,
         ...(flow.protocol === "tcp" ? { tcp_state: flow.open ? flow.state : "CLOSE" } : {}),
         local: flow.local,
-        peer: flow.peer,
+        peer: flow.peer.endsWith(":0") ? "*:*" : flow.peer,
         ...(flow.created_ns > 0n ? { age_ms: Math.max(0, Number((nowNs - flow.created_ns) / 1_000_000n)) } : {}),
         bytes_up: flow.bytes_up,
         bytes_down: flow.bytes_down,
@@ -197,8 +198,7 @@ class Looks {
 
 /** A socket that listens, or that was made and never used, is no flow. */
 function isFlow(flow: KernelFlow): flow is KernelFlow & { role: Exclude<KernelFlow["role"], "listener"> } {
-  const named = !/:(0|\*)$/.test(flow.peer);
-  return flow.role !== "listener" && (named || flow.bytes_up + flow.bytes_down > 0);
+  return flow.role !== "listener" && (!flow.peer.endsWith(":0") || flow.bytes_up + flow.bytes_down > 0);
 }
 
 /** Whether processes carry the interceptor, by the libraries they have mapped. */

@@ -25,6 +25,8 @@ const DEFAULT_INTERVAL = "1s";
 const LEAST_INTERVAL_MS = 100;
 /** Closed flows stay in the table, greyed, for so long. */
 const LINGER_MS = 4000;
+/** A reader that is slow still gets whole lines within this time of a signal. */
+const LAST_WORDS_MS = 500;
 const END_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
 
 interface Flags {
@@ -39,7 +41,8 @@ interface Flags {
 /** What shows the looks. */
 interface View {
   open(): void;
-  show(look: Look): void;
+  /** Resolves once it is shown, or when nobody wants to see it any more. */
+  show(look: Look): Promise<void>;
   close(): void;
 }
 
@@ -82,7 +85,7 @@ async function execute(flags: Flags): Promise<number> {
     stop.abort();
   };
   const asTable = !flags.json && process.stdout.isTTY && process.env.TERM !== "dumb";
-  const view = asTable ? await tableView(wordsOf(scope), () => end(0)) : jsonView();
+  const view = asTable ? await tableView(wordsOf(scope), () => end(0)) : jsonView(stop.signal);
   process.stdout.on("error", () => end(0)); // nobody reads any more
   let ended: ObserveEnd;
   try {
@@ -138,15 +141,20 @@ function millisecondsOf(flag: string, written: string, leastMs: number): number 
 }
 
 /** One line a flow and look; what could not be kept is said on stderr, which leaves the lines alone. */
-function jsonView(): View {
+function jsonView(stop: AbortSignal): View {
   let missed = 0;
+  const stopped = new Promise<void>((resolve) => {
+    stop.addEventListener("abort", () => setTimeout(resolve, LAST_WORDS_MS));
+  });
   return {
     open: () => {},
-    show: (look) => {
-      process.stdout.write(look.flows.map((flow) => `${JSON.stringify(flow)}\n`).join(""));
-      if (look.missed > missed)
-        printError(`${look.missed - missed} flows or events could not be kept, and are not shown`);
+    show: async (look) => {
+      const more = look.missed - missed;
+      if (more > 0) printError(`${more} more flows or events could not be kept`);
       missed = look.missed;
+      const lines = look.flows.map((flow) => `${JSON.stringify(flow)}\n`).join("");
+      const read = new Promise<void>((resolve) => process.stdout.write(lines, () => resolve()));
+      await Promise.race([read, stopped]);
     },
     close: () => {},
   };
@@ -177,7 +185,7 @@ async function tableView(scope: string, quit: () => void): Promise<View> {
       screen.open();
       draw();
     },
-    show: (look) => {
+    show: async (look) => {
       const nowMs = performance.now();
       closed = closed.filter(({ untilMs }) => untilMs > nowMs);
       const lingering = closed.map(({ flow }) => ({ ...flow, bytes_up_per_s: 0, bytes_down_per_s: 0 }));

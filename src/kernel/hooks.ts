@@ -13,7 +13,9 @@ export const WITHOUT: Readonly<Record<KernelHook["for"], string>> = {
   claims: "coverage cannot tell what the interceptor carries, and delays on the way out are not witnessed",
   bytes: "what flows move is not seen: no rates, no coverage, no witnessed delays",
   states: "connections are seen without their states: opening, established, closing",
-  arrivals: "arrivals are dated by the receiving socket's own timestamps, as without the kernel's side",
+  arrivals:
+    "arrivals are dated by the receiving socket's own timestamps, as without the kernel's side, and round trips are " +
+    "known only of flows that are closed",
   retransmits: "segments that TCP sent again are not counted",
   resets: "connections that end by a reset are not told from others",
 };

@@ -6,6 +6,7 @@
 import { z } from "zod";
 
 const count = (description: string) => z.int().min(0).describe(description);
+const perhaps = (description: string) => z.int().min(0).optional().describe(description);
 
 /** The schema of one line. */
 export const observedFlowSchema = z
@@ -24,17 +25,17 @@ export const observedFlowSchema = z
       .enum(["connector", "acceptor", "datagram"])
       .describe("which end of a connection it is: `connector` or `acceptor`; `datagram`: neither"),
     open: z.boolean().describe("`false` once, when it was closed since the look before"),
-    tcp_state: z.string().describe("TCP only: the connection's state, such as `ESTABLISHED`").optional(),
+    tcp_state: z.string().optional().describe("TCP only: the connection's state, such as `ESTABLISHED`"),
     local: z.string().describe("address and port at this end"),
-    peer: z.string().describe("address and port at the other end"),
-    age_ms: count("since the socket was made or first seen, in milliseconds; absent where neither was").optional(),
+    peer: z.string().describe("address and port at the other end; `*:*`: a datagram socket without one"),
+    age_ms: perhaps("since the socket was made or first seen, in milliseconds; absent where neither was"),
     bytes_up: count("bytes sent since the watch began"),
     bytes_down: count("bytes received since the watch began"),
     bytes_up_per_s: count("bytes sent a second since the look before"),
     bytes_down_per_s: count("bytes received a second since the look before"),
     ops_up: count("calls that sent something"),
     ops_down: count("calls that received something"),
-    rtt_us: count("TCP's smoothed round trip in microseconds; absent until there is one").optional(),
+    rtt_us: perhaps("TCP's smoothed round trip in microseconds; absent until there is one"),
     retransmits: count("segments sent again"),
     resets: count("RSTs sent and received"),
     failures: count("sends that failed"),
