@@ -81,7 +81,8 @@ export class Screen {
   };
 
   #resume = (): void => {
-    if (!this.#open) this.#enter();
+    this.#restore(); // SIGSTOP came unannounced, and the shell has set its own modes since
+    this.#enter();
     this.#events.onChange();
   };
 
