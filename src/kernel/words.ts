@@ -48,8 +48,6 @@ const flow = z.object({
   bytes_down: count,
   ops_up: count,
   ops_down: count,
-  last_up_ns: wide,
-  last_down_ns: wide,
   rtt_us: count,
   retransmits: count,
   resets: count,
@@ -64,8 +62,8 @@ const summary = z.object({
   lost_events: count,
   /** Sockets that found the table full, and the bytes of sockets whose close went unheard. */
   without_row: count,
-  lost_bytes_up: count.default(0),
-  lost_bytes_down: count.default(0),
+  lost_bytes_up: count,
+  lost_bytes_down: count,
   /** Closed sockets beyond those that are kept one by one. */
   older: z.array(
     z.object({
