@@ -89,14 +89,9 @@ function hasTerminal(): boolean {
   }
 }
 
-/**
- * sudo takes the terminal for itself (use_pty) unless what it is connected to are pipes, which Node's are not: they are
- * sockets. The keys that end a program are meant for the program.
- */
-const BETWEEN_PIPES = `trap "" INT QUIT TSTP HUP; cat | "$@" | cat`;
-
+/** The keys that end a program reach sudo too, which hands them on; the loader leaves them to the program. */
 function spawnLoader(command: readonly string[], throughSudo: boolean): ChildProcessWithoutNullStreams {
-  const [file = "", ...args] = throughSudo ? ["/bin/sh", "-c", BETWEEN_PIPES, "sh", ...command] : command;
+  const [file = "", ...args] = command;
   return throughSudo ? spawn(file, args) : spawn(file, args, { detached: true, env: {} });
 }
 

@@ -53,7 +53,7 @@ export class Witness {
   private constructor(segmentPath: string, loader: Loader) {
     this.segmentPath = segmentPath;
     this.#loader = loader;
-    hideFromTarget();
+    native.hideProcess(); // the program runs as the same user and must not get at the loader's pipes
     for (const { name, ok, reason } of loader.ready.hooks) {
       if (!ok)
         this.notes.push(`the kernel's witness goes without ${name}: ${reason ?? "the kernel would not take it"}`);
@@ -149,9 +149,4 @@ export class Witness {
     if (without_row > 0)
       this.notes.push(`${without_row} sockets found no room in the kernel's table and are not in coverage`);
   }
-}
-
-/** The target runs as the same user and must not take the loader's pipes from us (pidfd_getfd, /proc/PID/fd). */
-function hideFromTarget(): void {
-  if ("hideProcess" in native && typeof native.hideProcess === "function") native.hideProcess();
 }

@@ -48,8 +48,6 @@ const flow = z.object({
   bytes_down: count,
   ops_up: count,
   ops_down: count,
-  last_up_ns: wide,
-  last_down_ns: wide,
   rtt_us: count,
   retransmits: count,
   resets: count,
@@ -64,8 +62,8 @@ const summary = z.object({
   lost_events: count,
   /** Sockets that found the table full, and the bytes of sockets whose close went unheard. */
   without_row: count,
-  lost_bytes_up: count.default(0),
-  lost_bytes_down: count.default(0),
+  lost_bytes_up: count,
+  lost_bytes_down: count,
   /** Closed sockets beyond those that are kept one by one. */
   older: z.array(
     z.object({
@@ -96,21 +94,41 @@ const line = z.union([
   z.object({ flows: summary }),
 ]);
 
+const probe = z.object({
+  facts: z.object({
+    /** The kernel describes its types. */
+    btf: z.boolean(),
+    /** Where it is mounted. */
+    cgroup2: z.string().nullable(),
+    /** Programs may be loaded. */
+    rights: z.boolean(),
+    /** Its version. */
+    libbpf: z.string(),
+  }),
+  hooks: z.array(hook),
+});
+
 /** A place in the kernel where the witness listens, or could not. */
 export type KernelHook = z.infer<typeof hook>;
 /** One socket as the kernel saw it. */
 export type KernelFlow = z.infer<typeof flow>;
 /** What goes for all flows together. */
 export type KernelSummary = z.infer<typeof summary>;
+/** What the loader found when it tried each hook by itself: its one line then. */
+export type KernelProbe = z.infer<typeof probe>;
 /** One line of the loader's. */
 export type LoaderLine = z.infer<typeof line>;
 
 const LONGEST_SHOWN = 80;
 
 /** Reads a line of the loader's. Throws an Error of one sentence for a line that it should not have said. */
-export function parseLine(text: string): LoaderLine {
+export const parseLine = (text: string): LoaderLine => parseAs(line, text);
+/** Reads what `probe` says; throws alike. */
+export const parseProbe = (text: string): KernelProbe => parseAs(probe, text);
+
+function parseAs<T>(schema: z.ZodType<T>, text: string): T {
   try {
-    return line.parse(JSON.parse(text));
+    return schema.parse(JSON.parse(text));
   } catch {
     const shown = text.length > LONGEST_SHOWN ? `${text.slice(0, LONGEST_SHOWN)}…` : text;
     throw new Error(
