@@ -155,8 +155,8 @@ struct {
 #define SCOPE_CGROUP 0  // what the cgroup hooks tag, and what tasks of the cgroup use
 #define SCOPE_PROCESS 1
 #define SCOPE_ALL 2
-const volatile u32 scope = SCOPE_CGROUP;
-const volatile i32 scope_pid = 0;
+const volatile unsigned int scope = SCOPE_CGROUP;
+const volatile int scope_pid = 0;
 
 struct {
   __uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);

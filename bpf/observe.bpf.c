@@ -1,0 +1,176 @@
+// What happened on a socket? Bytes and calls in both directions, states, round trips, retransmits, resets, arrivals, and how
+// long what was called took to leave and what arrived to be received, all into the socket's row. It sees what every program
+// does, however it does it: libc, raw system calls, io_uring, static binaries.
+#include "common.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+static __always_inline void take_addresses(KernelSocket *row, const struct sock *sk) {
+  const struct sock_common *common = &sk->__sk_common;
+  row->local_port = common->skc_num;
+  row->peer_port = __builtin_bswap16(common->skc_dport);
+  if (common->skc_family == AF_INET) {
+    const u32 local = common->skc_rcv_saddr, peer = common->skc_daddr;
+    row->local[10] = row->local[11] = row->peer[10] = row->peer[11] = 0xff;
+    __builtin_memcpy(row->local + 12, &local, 4);
+    __builtin_memcpy(row->peer + 12, &peer, 4);
+  } else {
+    bpf_probe_read_kernel(row->local, 16, &common->skc_v6_rcv_saddr);
+    bpf_probe_read_kernel(row->peer, 16, &common->skc_v6_daddr);
+  }
+}
+
+// A socket that was there before us, or was accepted: its row from its first call on, when the task is one we watch.
+static __noinline KernelSocket *adopt(struct sock *sk) {
+  const u32 family = sk->__sk_common.skc_family, protocol = sk->sk_protocol;
+  if (!is_ours(family, protocol)) return NULL;
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  if (!tag && !in_scope()) return NULL;
+  if (!tag) tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!tag) return NULL;
+  const u64 cookie = bpf_get_socket_cookie(sk);
+  KernelSocket *row = make_row(tag, cookie, family, protocol);
+  if (!row) return NULL;
+  take_current(row);
+  take_addresses(row, sk);
+  row->flags |= MISHAP_SOCKET_ACCEPTED;
+  row->tcp_state = protocol == IPPROTO_TCP ? sk->__sk_common.skc_state : 0;
+  publish(row, cookie);
+  return row;
+}
+
+static __always_inline KernelSocket *find(const struct sock *sk) {
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, (void *)sk, NULL, 0);
+  return tag && tag->cookie ? row_of(tag) : NULL;
+}
+
+static __always_inline void tell_delay(KernelSocket *row, u32 direction, u64 now) {
+  const u64 since = row->since_ns[direction];
+  if (!since) return;
+  row->since_ns[direction] = 0;
+  struct event *event = bpf_ringbuf_reserve(&mishap_events, sizeof(*event), 0);
+  if (!event) {
+    lose(LOST_EVENTS, 1);
+    return;
+  }
+  event->kind = MISHAP_EVENT_DELAY;
+  event->delay.policy = row->policy;
+  event->delay.direction = direction;
+  event->delay.delay_ns = now - since;
+  bpf_ringbuf_submit(event, 0);
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) {
+  KernelSocket *row = find(sk);
+  if (!row && !(row = adopt(sk))) return 0;
+  if (length < 0) {
+    if (length != -EAGAIN) __sync_fetch_and_add(&row->failures, 1);
+    return 0;
+  }
+  const u64 now = bpf_ktime_get_ns();
+  __sync_fetch_and_add(&row->bytes[UP], length);
+  __sync_fetch_and_add(&row->ops[UP], 1);
+  row->last_ns[UP] = now;
+  if (row->protocol == PROTOCOL_UDP) take_addresses(row, sk);
+  tell_delay(row, UP, now);
+  return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(mishap_received, struct sock *sk, int length, int flags) {
+  if (length < 0 || flags & MSG_PEEK) return 0;
+  KernelSocket *row = find(sk);
+  if (!row && !(row = adopt(sk))) return 0;
+  const u64 now = bpf_ktime_get_ns();
+  __sync_fetch_and_add(&row->bytes[DOWN], length);
+  if (length > 0 || row->protocol == PROTOCOL_UDP) __sync_fetch_and_add(&row->ops[DOWN], 1);
+  row->last_ns[DOWN] = now;
+  tell_delay(row, DOWN, now);
+  return 0;
+}
+
+// A connection that nobody accepted yet runs in whoever's context the last packet came: it is its listener's until then.
+static __always_inline KernelSocket *inherit(const struct sock *sk, struct tag *tag) {
+  const KernelSocket *listener = row_of(tag);
+  const u64 cookie = bpf_get_socket_cookie((void *)sk);
+  if (!listener) return NULL;
+  KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, IPPROTO_TCP);
+  if (!row) return NULL;
+  row->owner.process = listener->owner.process;
+  row->owner.pid = listener->owner.pid;
+  row->owner.tid = listener->owner.tid;
+  row->owner.cgroup = listener->owner.cgroup;
+  row->owner.role = ROLE_ACCEPTOR;
+  __builtin_memcpy(row->program, listener->program, sizeof(row->program));
+  publish(row, cookie);
+  return row;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(mishap_state, const struct sock *sk, int before, int after) {
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, (void *)sk, NULL, 0);
+  if (!tag || !tag->cookie) return 0;
+  KernelSocket *row = tag->cookie == bpf_get_socket_cookie((void *)sk) ? row_of(tag) : NULL;
+  if (!row && after == TCP_ESTABLISHED) row = inherit(sk, tag);
+  if (!row) return 0;
+  row->tcp_state = after;
+  if (after == TCP_LISTEN) row->flags |= MISHAP_SOCKET_LISTENING;
+  if (after == TCP_CLOSE_WAIT) row->fin = 1;
+  if (after != TCP_CLOSE) take_addresses(row, sk);
+  // Over before anybody accepted it: no release will come.
+  if (after == TCP_CLOSE && row->owner.role == ROLE_ACCEPTOR && !(row->flags & MISHAP_SOCKET_ACCEPTED)) {
+    tag->cookie = 0;
+    row->owner.cookie = 0;
+  }
+  return 0;
+}
+
+// struct tcp_skb_cb, at the head of cb: where the segment begins and ends.
+struct segment {
+  u32 seq, end_seq;
+};
+
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(mishap_arrived, struct sock *sk, struct sk_buff *skb) {
+  KernelSocket *row = find(sk);
+  struct tcp_sock *tcp = row ? bpf_skc_to_tcp_sock(sk) : NULL;
+  if (!tcp) return 0;
+  struct segment segment;
+  if (bpf_probe_read_kernel(&segment, sizeof(segment), skb->cb)) return 0;
+  const u32 next = tcp->rcv_nxt;
+  const i32 bytes = segment.end_seq - next;
+  if (segment.seq != next || bytes <= 0) return 0;  // nothing new, or not yet in order
+  const u64 now = bpf_ktime_get_ns(), count = row->arrivals_count;
+  KernelArrival *arrival = &row->arrivals[count % MISHAP_KERNEL_ARRIVALS];
+  arrival->end = tcp->bytes_received + bytes;
+  arrival->at_ns = now;
+  row->arrivals_count = count + 1;
+  row->srtt_us = tcp->srtt_us >> 3;
+  if (row->flags & MISHAP_SOCKET_CLAIMED && !row->since_ns[DOWN] && tcp->copied_seq == next) row->since_ns[DOWN] = now;
+  return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(mishap_resent, const struct sock *sk) {
+  KernelSocket *row = find(sk);
+  if (row) __sync_fetch_and_add(&row->retransmits, 1);
+  return 0;
+}
+
+static __always_inline void count_reset(const struct sock *sk) {
+  KernelSocket *row = sk ? find(sk) : NULL;
+  if (!row) return;
+  __sync_fetch_and_add(&row->resets, 1);
+  row->flags |= MISHAP_SOCKET_RESET;
+}
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(mishap_reset_received, struct sock *sk) {
+  count_reset(sk);
+  return 0;
+}
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(mishap_reset_sent, const struct sock *sk) {
+  count_reset(sk);
+  return 0;
+}

@@ -1,0 +1,171 @@
+#include "kernel.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "observe.skel.h"
+#include "tag.skel.h"
+
+namespace mishap::loader {
+namespace {
+
+const Hook kHooks[] = {
+    {"mishap_made", "cgroup/sock_create", "ownership", false, {}},
+    {"mishap_closed", "cgroup/sock_release", "ownership", false, {}},
+    {"mishap_named4", "cgroup/getpeername4", "ownership", false, {}},
+    {"mishap_named6", "cgroup/getpeername6", "ownership", false, {}},
+    {"mishap_said", "cgroup/setsockopt", "claims", false, {}},
+    {"mishap_sent", "tp_btf/sock_send_length", "bytes", false, {}},
+    {"mishap_received", "tp_btf/sock_recv_length", "bytes", false, {}},
+    {"mishap_state", "tp_btf/inet_sock_set_state", "states", false, {}},
+    {"mishap_arrived", "tp_btf/tcp_probe", "arrivals", false, {}},
+    {"mishap_resent", "tp_btf/tcp_retransmit_skb", "retransmits", false, {}},
+    {"mishap_reset_received", "tp_btf/tcp_receive_reset", "resets", false, {}},
+    {"mishap_reset_sent", "tp_btf/tcp_send_reset", "resets", false, {}},
+};
+constexpr size_t kTagHooks = 5;  // the first ones are tag.bpf.c's
+
+bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "cgroup/", 7) == 0; }
+bool wanted(const Hook& hook, const Watch& watch) { return watch.arrivals || strcmp(hook.purpose, "arrivals") != 0; }
+
+// The line of what libbpf and the verifier said last that tells a person most.
+std::string said;
+int listen_to(enum libbpf_print_level level, const char* format, va_list arguments) {
+  if (level != LIBBPF_WARN) return 0;
+  char text[8192];
+  vsnprintf(text, sizeof(text), format, arguments);
+  for (char* line = strtok(text, "\n"); line; line = strtok(nullptr, "\n")) {
+    const bool tells = !strstr(line, "failed to load") && !strstr(line, "LOAD LOG") && !strstr(line, "processed ") && !strstr(line, "verification time");
+    if (tells && line[0]) said = line;
+  }
+  return 0;
+}
+
+std::string reason_of(int error) {
+  std::string reason = strerror(error);
+  if (error == EPERM && said.find("permission") == std::string::npos) reason += ": the kernel does not allow it, or it needs root";
+  if (!said.empty()) reason += " (" + said + ")";
+  return reason;
+}
+
+}  // namespace
+
+Kernel::Kernel() : hooks_(std::begin(kHooks), std::end(kHooks)) {
+  libbpf_set_strict_mode(LIBBPF_STRICT_ALL);
+  libbpf_set_print(listen_to);
+}
+Kernel::~Kernel() { stop(); }
+
+bpf_object* Kernel::object_of(const Hook& hook) const { return &hook - hooks_.data() < static_cast<long>(kTagHooks) ? tag_->obj : observe_->obj; }
+
+// Opens both objects with the programs that are to be loaded: those that are ok so far, or one alone.
+bool Kernel::open(const Watch& watch, const Hook* only) {
+  close();
+  tag_ = tag_bpf__open();
+  observe_ = observe_bpf__open();
+  if (!tag_ || !observe_) return false;
+  tag_->rodata->scope = observe_->rodata->scope = static_cast<u32>(watch.scope);
+  tag_->rodata->scope_pid = observe_->rodata->scope_pid = watch.pid;
+  for (Hook& hook : hooks_) {
+    bpf_program* program = bpf_object__find_program_by_name(object_of(hook), hook.program);
+    bpf_program__set_autoload(program, only ? only == &hook : hook.ok);
+  }
+  return true;
+}
+
+// One set of maps for both.
+bool Kernel::load(const Watch& watch) {
+  said.clear();
+  if (int error = bpf_object__load(tag_->obj)) {
+    errno = -error;
+    return false;
+  }
+  const u32 zero = 0;
+  if (watch.cgroup >= 0) bpf_map_update_elem(bpf_map__fd(tag_->maps.mishap_cgroup), &zero, &watch.cgroup, BPF_ANY);
+  bpf_map* map;
+  bpf_object__for_each_map(map, observe_->obj) {
+    const bpf_map* same = bpf_map__is_internal(map) ? nullptr : bpf_object__find_map_by_name(tag_->obj, bpf_map__name(map));
+    if (same) bpf_map__reuse_fd(map, bpf_map__fd(same));
+  }
+  if (int error = bpf_object__load(observe_->obj)) {
+    errno = -error;
+    return false;
+  }
+  return true;
+}
+
+bool Kernel::attach(Hook* hook, const Watch& watch) {
+  said.clear();
+  bpf_program* program = bpf_object__find_program_by_name(object_of(*hook), hook->program);
+  if (on_cgroup(*hook) && watch.cgroup < 0) {
+    hook->reason = "there is no cgroup2 to attach it to";
+    return false;
+  }
+  bpf_link* link = on_cgroup(*hook) ? bpf_program__attach_cgroup(program, watch.cgroup) : bpf_program__attach(program);
+  if (!link) {
+    hook->reason = reason_of(errno);
+    return false;
+  }
+  links_.push_back(link);
+  return true;
+}
+
+void Kernel::probe(const Watch& watch) {
+  for (Hook& hook : hooks_) {
+    hook.ok = false;
+    if (!open(watch, &hook)) hook.reason = reason_of(errno);
+    else if (!load(watch)) hook.reason = reason_of(errno);
+    else hook.ok = attach(&hook, watch);
+    stop();
+  }
+}
+
+bool Kernel::start(const Watch& watch) {
+  for (Hook& hook : hooks_) hook.ok = wanted(hook, watch);
+  if (!open(watch, nullptr)) return false;
+  if (!load(watch)) {
+    probe(watch);  // some do not load: the others do without them
+    for (Hook& hook : hooks_) hook.ok = hook.ok && wanted(hook, watch);
+    if (!open(watch, nullptr) || !load(watch)) return false;
+  }
+  // Frozen before anybody maps it: from now on only the programs write it, and no mapping of it can be made writable.
+  const size_t size = sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS;
+  if (bpf_map_freeze(rows_fd()) != 0) return false;
+  void* memory = mmap(nullptr, size, PROT_READ, MAP_SHARED, rows_fd(), 0);
+  if (memory == MAP_FAILED) return false;
+  rows_ = static_cast<const KernelSocket*>(memory);
+  bool any = false;
+  for (Hook& hook : hooks_)
+    if (hook.ok && (hook.ok = attach(&hook, watch))) any = true;
+  return any;
+}
+
+void Kernel::stop() {
+  for (bpf_link* link : links_) bpf_link__destroy(link);
+  links_.clear();
+  close();
+}
+
+void Kernel::close() {
+  if (rows_) munmap(const_cast<KernelSocket*>(rows_), sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
+  rows_ = nullptr;
+  if (observe_) observe_bpf__destroy(observe_);
+  if (tag_) tag_bpf__destroy(tag_);
+  observe_ = nullptr;
+  tag_ = nullptr;
+}
+
+int Kernel::rows_fd() const { return bpf_map__fd(tag_->maps.mishap_sockets); }
+int Kernel::events_fd() const { return bpf_map__fd(tag_->maps.mishap_events); }
+
+u64 Kernel::lost(u32 what) const {
+  u64 many = 0;
+  if (tag_) bpf_map_lookup_elem(bpf_map__fd(tag_->maps.mishap_lost), &what, &many);
+  return many;
+}
+
+}  // namespace mishap::loader

@@ -1,0 +1,68 @@
+// The kernel's programs (bpf/), loaded and attached hook by hook: what a kernel or a lack of rights does not allow is told
+// with its reason, and the rest works without it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "contract/kernel.h"
+
+struct bpf_object;
+struct bpf_link;
+struct tag_bpf;
+struct observe_bpf;
+
+namespace mishap::loader {
+
+// One hook: a program and where it is attached.
+struct Hook {
+  const char* program;  // its name in bpf/*.bpf.c
+  const char* name;     // the kernel's for the place
+  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits or resets
+  bool ok = false;
+  std::string reason;   // the kernel's, where it is not
+};
+
+enum class Scope : u32 { Cgroup, Process, All };  // as in bpf/common.h
+
+struct Watch {
+  Scope scope = Scope::Cgroup;
+  i32 pid = 0;        // of Scope::Process
+  int cgroup = -1;    // where the cgroup hooks go; -1: nowhere
+  bool arrivals = false;
+};
+
+class Kernel {
+ public:
+  Kernel();
+  ~Kernel();
+  Kernel(const Kernel&) = delete;
+
+  // Loads and attaches what can be, and freezes the rows. False: nothing can; the hooks say why.
+  bool start(const Watch& watch);
+  // Detaches everything.
+  void stop();
+  // Tries each hook by itself.
+  void probe(const Watch& watch);
+
+  const std::vector<Hook>& hooks() const { return hooks_; }
+  int rows_fd() const;
+  int events_fd() const;
+  const KernelSocket* rows() const { return rows_; }
+  u64 lost(u32 what) const;  // bpf/common.h, LOST_*
+
+ private:
+  bool open(const Watch& watch, const Hook* only);
+  bool load(const Watch& watch);
+  bool attach(Hook* hook, const Watch& watch);
+  bpf_object* object_of(const Hook& hook) const;
+  void close();
+
+  tag_bpf* tag_ = nullptr;
+  observe_bpf* observe_ = nullptr;
+  std::vector<bpf_link*> links_;
+  std::vector<Hook> hooks_;
+  const KernelSocket* rows_ = nullptr;
+};
+
+}  // namespace mishap::loader

@@ -1,0 +1,315 @@
+// mishap-loader: the small privileged process beside a run. It loads the kernel's programs, keeps the run's cgroup, hands the
+// sockets' rows to whoever carries the interceptor, and tells what was seen, in lines of JSON:
+//
+//   mishap-loader run --segment PATH --uid UID --gid GID --for PID [--arrivals]
+//   mishap-loader observe --pid N | --cgroup PATH | --all
+//   mishap-loader probe
+//
+//   stdin    join PID · leave PID · flows          stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
+//
+// It ends with its standard input, and with it everything it did: nothing is pinned, so the kernel itself detaches what is
+// attached when it dies, however it dies. What it made besides, the cgroup and the socket's name, a keeper removes then: a
+// child without rights to the kernel's programs that waits for just that.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <bpf/libbpf.h>
+
+#include <fstream>
+#include <string>
+
+#include "cgroup.h"
+#include "flows.h"
+#include "kernel.h"
+
+using namespace mishap;
+using namespace mishap::loader;
+
+namespace {
+
+constexpr char kSegments[] = "/dev/shm/mishap-";
+
+struct Order {
+  std::string mode, segment, cgroup;
+  i32 uid = -1, gid = -1, run = 0;
+  Watch watch;
+};
+
+// Lines out. Whoever read them may be gone: then the end of stdin says so too.
+void say(const std::string& text) {
+  for (size_t at = 0; at < text.size();) {
+    const ssize_t n = write(STDOUT_FILENO, text.data() + at, text.size() - at);
+    if (n < 0 && errno != EINTR) return;
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+}
+void say_error(const std::string& what) { say("{\"error\":" + quoted(what) + "}\n"); }
+
+std::string hooks_text(const Kernel& kernel) {
+  std::string text = "\"hooks\":[";
+  const char* comma = "";
+  for (const Hook& hook : kernel.hooks()) {
+    text += std::string(comma) + "{\"name\":" + quoted(hook.name) + ",\"for\":" + quoted(hook.purpose) + ",\"ok\":" + (hook.ok ? "true" : "false");
+    if (!hook.ok) text += ",\"reason\":" + quoted(hook.reason.empty() ? "not asked for" : hook.reason);
+    text += "}";
+    comma = ",";
+  }
+  return text + "]";
+}
+
+bool has_rights() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (syscall(SYS_capget, &header, data) != 0) return false;
+  auto has = [&](u32 capability) { return (data[capability / 32].effective >> (capability % 32) & 1) != 0; };
+  return has(CAP_SYS_ADMIN) || (has(CAP_BPF) && has(CAP_PERFMON) && has(CAP_NET_ADMIN));
+}
+
+// From here on one capability is enough: what is loaded stays, and a cgroup's files are ours, but a root cgroup's folder lets
+// not even its owner write.
+void drop_rights() {
+  for (int capability = 0; capability <= CAP_LAST_CAP; capability++) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct kept[2] = {};
+  kept[0].effective = kept[0].permitted = 1u << CAP_DAC_OVERRIDE;
+  syscall(SYS_capset, &header, kept);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+// Waits for the loader's end and removes what it could not. Nothing of the caller's is kept.
+pid_t start_keeper(const std::string& cgroup, const std::string& parent, const std::string& socket_path) {
+  const int loader = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+  const pid_t pid = fork();
+  if (pid != 0) {
+    if (loader >= 0) close(loader);
+    return pid;
+  }
+  setsid();
+  prctl(PR_SET_NAME, "mishap-keeper", 0, 0, 0);
+  for (const int number : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) signal(number, SIG_IGN);
+  const int kept = dup2(loader, 3);
+  syscall(SYS_close_range, 4u, ~0u, 0u);
+  for (int fd = 0; fd < 3; fd++) close(fd);
+  for (int fd = 0; fd < 3; fd++)
+    if (open("/dev/null", O_RDWR) < 0) _exit(1);
+  drop_rights();
+  pollfd gone = {kept, POLLIN, 0};
+  while (kept >= 0 && poll(&gone, 1, -1) < 0) {
+  }
+  unlink(socket_path.c_str());
+  if (access(cgroup.c_str(), F_OK) == 0) remove_cgroup(cgroup, parent);
+  _exit(0);
+}
+
+// ---- rows for whoever carries the interceptor --------------------------------------------------------------------------
+
+int listen_at(const std::string& path, i32 uid, i32 gid) {
+  sockaddr_un name = {};
+  name.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(name.sun_path)) return -1;
+  memcpy(name.sun_path, path.c_str(), path.size() + 1);
+  const int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  const mode_t before = umask(0177);
+  const bool bound = fd >= 0 && bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof(name)) == 0;
+  umask(before);
+  if (bound && lchown(path.c_str(), static_cast<uid_t>(uid), static_cast<gid_t>(gid)) == 0 && listen(fd, 128) == 0) return fd;
+  const int error = errno;
+  if (fd >= 0) close(fd);
+  errno = error;
+  return -1;
+}
+
+void hand_out(int listener, int rows_fd, i32 uid) {
+  const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) return;
+  ucred who;
+  socklen_t length = sizeof(who);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length) == 0 && (who.uid == static_cast<uid_t>(uid) || who.uid == 0)) {
+    KernelHello hello = {kMagic, MISHAP_KERNEL_SOCKETS, sizeof(KernelSocket)};
+    iovec part = {&hello, sizeof(hello)};
+    alignas(cmsghdr) u8 control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message = {};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &rows_fd, sizeof(rows_fd));
+    sendmsg(fd, &message, MSG_NOSIGNAL);  // whoever is gone by now needs no answer
+  }
+  close(fd);
+}
+
+// ---- orders ------------------------------------------------------------------------------------------------------------
+
+i32 parent_of(i32 pid) {
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.rfind("PPid:", 0) == 0) return atoi(line.c_str() + 5);
+  return 0;
+}
+
+// Moves the run or a child of its into the run's cgroup or out of it.
+void move(const char* verb, const char* done, i32 pid, i32 run, const std::string& to) {
+  if (pid <= 0 || (pid != run && parent_of(pid) != run)) return say_error(std::string(verb) + ": only the run and its children are moved");
+  if (const int error = move_process(pid, to)) return say_error(std::string(verb) + " " + std::to_string(pid) + ": " + strerror(error));
+  say("{\"" + std::string(done) + "\":" + std::to_string(pid) + "}\n");
+}
+
+struct Place {
+  std::string cgroup, parent;
+};
+
+void obey(const std::string& line, const Order& order, const Place& place, Flows* flows) {
+  i32 pid = 0;
+  if (line == "flows") say(flows->tell());
+  else if (sscanf(line.c_str(), "join %d", &pid) == 1 && order.mode == "run") move("join", "joined", pid, order.run, place.cgroup);
+  else if (sscanf(line.c_str(), "leave %d", &pid) == 1 && order.mode == "run") move("leave", "left", pid, order.run, place.parent);
+  else say_error("an unknown order; join PID, leave PID and flows are known");
+}
+
+volatile sig_atomic_t told_to_end = 0;
+
+// Serves until standard input ends.
+void serve(const Order& order, const Place& place, const Kernel& kernel, int listener) {
+  Flows flows(kernel);
+  std::string rest;
+  for (;;) {
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}};
+    if (poll(waits, 3, -1) < 0 && errno != EINTR) return;
+    if (told_to_end) return;
+    if (waits[1].revents) flows.take_in();
+    if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
+    if (!waits[0].revents) continue;
+    char text[4096];
+    const ssize_t n = read(STDIN_FILENO, text, sizeof(text));
+    if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return;
+    if (n > 0) rest.append(text, static_cast<size_t>(n));
+    for (size_t end; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) obey(rest.substr(0, end), order, place, &flows);
+    if (rest.size() > sizeof(text)) return;
+  }
+}
+
+std::string why_nothing(const Kernel& kernel) {
+  if (access("/sys/kernel/btf/vmlinux", R_OK) != 0) return "this kernel has no BTF (/sys/kernel/btf/vmlinux), which its programs need";
+  if (!has_rights()) return "loading the kernel's programs needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+  for (const Hook& hook : kernel.hooks())
+    if (!hook.ok && !hook.reason.empty()) return std::string(hook.name) + ": " + hook.reason;
+  return std::string("the kernel's programs cannot be loaded: ") + strerror(errno);
+}
+
+int run_or_observe(Order order) {
+  Place place;
+  std::string error, socket_path;
+  int listener = -1;
+  pid_t keeper = -1;
+  if (order.mode == "run") {
+    RunCgroup cgroup(order.run, &error);
+    if (cgroup.path().empty()) return say_error(error), 1;
+    place = {cgroup.path(), cgroup.parent()};
+    socket_path = order.segment + ".kernel";
+    keeper = start_keeper(place.cgroup, place.parent, socket_path);
+  } else {
+    place.cgroup = order.watch.scope == Scope::Cgroup ? order.cgroup : cgroup_root();
+  }
+  if (!place.cgroup.empty()) order.watch.cgroup = open(place.cgroup.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (order.watch.cgroup < 0 && order.watch.scope == Scope::Cgroup) return say_error(place.cgroup + ": " + strerror(errno)), 1;
+  {
+    Kernel kernel;
+    bool works = kernel.start(order.watch);
+    if (!works) error = why_nothing(kernel);
+    if (works && order.mode == "run" && (listener = listen_at(socket_path, order.uid, order.gid)) < 0) {
+      error = socket_path + ": " + strerror(errno);
+      works = false;
+    }
+    if (works) {
+      drop_rights();
+      say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
+      serve(order, place, kernel, listener);
+    } else {
+      say_error(error);
+    }
+    if (listener >= 0) unlink(socket_path.c_str());
+  }
+  if (order.mode == "run") remove_cgroup(place.cgroup, place.parent);
+  if (keeper > 0 && kill(keeper, SIGKILL) == 0) waitpid(keeper, nullptr, 0);
+  return error.empty() ? 0 : 1;
+}
+
+int probe() {
+  Kernel kernel;
+  Watch watch;
+  std::string error;
+  // A cgroup of our own where one can be made; else the hooks are tried on the root's, for a moment.
+  RunCgroup own(getpid(), &error);
+  const std::string root = cgroup_root();
+  const std::string at = own.path().empty() ? root : own.path();
+  if (!at.empty()) watch.cgroup = open(at.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  watch.arrivals = true;
+  kernel.probe(watch);
+  if (!own.path().empty()) remove_cgroup(own.path(), own.parent());
+  say(std::string("{\"facts\":{\"btf\":") + (access("/sys/kernel/btf/vmlinux", R_OK) == 0 ? "true" : "false") + ",\"cgroup2\":" + (root.empty() ? "null" : quoted(root)) +
+      ",\"rights\":" + (has_rights() ? "true" : "false") + ",\"libbpf\":" + quoted(std::to_string(libbpf_major_version()) + "." + std::to_string(libbpf_minor_version())) + "}," +
+      hooks_text(kernel) + "}\n");
+  return 0;
+}
+
+bool read_order(int argc, char** argv, Order* order) {
+  if (argc < 2) return false;
+  order->mode = argv[1];
+  bool scoped = false;
+  for (int i = 2; i < argc; i++) {
+    const std::string flag = argv[i];
+    if (flag == "--arrivals") order->watch.arrivals = true;
+    else if (flag == "--all") order->watch.scope = Scope::All, scoped = true;
+    else if (i + 1 == argc) return false;
+    else if (flag == "--segment") order->segment = argv[++i];
+    else if (flag == "--uid") order->uid = atoi(argv[++i]);
+    else if (flag == "--gid") order->gid = atoi(argv[++i]);
+    else if (flag == "--for") order->run = atoi(argv[++i]);
+    else if (flag == "--pid") order->watch.scope = Scope::Process, order->watch.pid = atoi(argv[++i]), scoped = true;
+    else if (flag == "--cgroup") order->cgroup = argv[++i], scoped = true;
+    else return false;
+  }
+  if (order->mode == "probe") return argc == 2;
+  if (order->mode == "observe") return scoped && (order->watch.scope != Scope::Process || order->watch.pid > 0);
+  const bool segment = order->segment.rfind(kSegments, 0) == 0 && order->segment.find('/', sizeof(kSegments)) == std::string::npos;
+  return order->mode == "run" && segment && order->uid >= 0 && order->gid >= 0 && order->run > 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Order order;
+  if (!read_order(argc, argv, &order)) {
+    fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals]\n"
+          "       mishap-loader observe --pid N | --cgroup PATH | --all\n"
+          "       mishap-loader probe\n",
+          stderr);
+    return 2;
+  }
+  // The terminal's signals are the program's, not ours; the end of standard input is what ends us.
+  for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) signal(number, SIG_IGN);
+  struct sigaction end = {};
+  end.sa_handler = [](int) { told_to_end = 1; };
+  sigaction(SIGTERM, &end, nullptr);
+  if (chdir("/") != 0) return 1;
+  return order.mode == "probe" ? probe() : run_or_observe(order);
+}
