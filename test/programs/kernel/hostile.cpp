@@ -2,7 +2,9 @@
 // to leave the run's cgroup, to enter or stop the processes beside it.
 //
 //   hostile identity      who it is, as JSON: {"uid":…,"groups":[…],"capabilities":"CapInh… CapEff…","environment":[…]}
-//   hostile attack        tries everything; a line for each kind of attempt: {"attempt":"…","tries":12,"worked":0,"last":"EPERM"}
+//   hostile attack PROGRAM [ARGUMENT...]
+//                         tries everything; a line for each kind of attempt: {"attempt":"…","tries":12,"worked":0,"errors":["EPERM"]};
+//                         then becomes that program, which shows whether it is still watched
 //
 // It attacks its parent and what that started; as an ordinary user it harms nobody else.
 #include <dirent.h>
@@ -40,7 +42,7 @@ namespace {
 
 struct Tried {
   long tries = 0, worked = 0;
-  std::string last;
+  std::set<std::string> errors;
 };
 std::map<std::string, Tried> tried;
 
@@ -50,7 +52,7 @@ bool attempt(const std::string& what, long result) {
   Tried& one = tried[what];
   one.tries++;
   if (result >= 0) one.worked++;
-  else one.last = strerrorname_np(error);
+  else one.errors.insert(strerrorname_np(error));
   return result >= 0;
 }
 
@@ -97,6 +99,17 @@ std::set<int> watchers() {
     if (above == run) found.insert(pid);
   }
   return found;
+}
+
+// Whatever the descriptor is of, as a link, a program or a map.
+void attack_descriptor(int fd) {
+  bpf_attr attributes = {};
+  attributes.link_detach.link_fd = static_cast<__u32>(fd);
+  attempt("BPF_LINK_DETACH", bpf(BPF_LINK_DETACH, &attributes));
+  attributes = {};
+  attributes.link_update.link_fd = static_cast<__u32>(fd);
+  attributes.link_update.new_prog_fd = static_cast<__u32>(fd);
+  attempt("BPF_LINK_UPDATE", bpf(BPF_LINK_UPDATE, &attributes));
 }
 
 // ---- the rows ----------------------------------------------------------------------------------------------------------
@@ -148,57 +161,51 @@ void attack_map(int fd, size_t bytes) {
   const int again = open(("/proc/self/fd/" + std::to_string(fd)).c_str(), O_RDWR);
   attempt("open the map's descriptor anew", again);
 
-  unsigned key = 0, one = 1;
-  std::vector<char> value(4096, 1);
+  attack_descriptor(fd);
+
+  const unsigned key = 0;
+  const std::vector<char> value(4096, 1);
   auto order = [&](const char* what, int command, auto fill) {
     bpf_attr attributes = {};
-    attributes.map_fd = static_cast<__u32>(fd);
-    attributes.key = reinterpret_cast<__u64>(&key);
-    attributes.value = reinterpret_cast<__u64>(value.data());
     fill(&attributes);
     attempt(what, bpf(command, &attributes));
   };
-  auto as_is = [](bpf_attr*) {};
+  auto element = [&](bpf_attr* attributes) {
+    attributes->map_fd = static_cast<__u32>(fd);
+    attributes->key = reinterpret_cast<__u64>(&key);
+  };
+  auto element_and_value = [&](bpf_attr* attributes) {
+    element(attributes);
+    attributes->value = reinterpret_cast<__u64>(value.data());
+  };
   auto batch = [&](bpf_attr* attributes) {
-    *attributes = {};
     attributes->batch.map_fd = static_cast<__u32>(fd);
     attributes->batch.keys = reinterpret_cast<__u64>(&key);
     attributes->batch.values = reinterpret_cast<__u64>(value.data());
-    attributes->batch.count = one;
+    attributes->batch.count = 1;
   };
-  order("BPF_MAP_UPDATE_ELEM", BPF_MAP_UPDATE_ELEM, as_is);
-  order("BPF_MAP_DELETE_ELEM", BPF_MAP_DELETE_ELEM, as_is);
-  order("BPF_MAP_LOOKUP_AND_DELETE_ELEM", BPF_MAP_LOOKUP_AND_DELETE_ELEM, as_is);
+  order("BPF_MAP_UPDATE_ELEM", BPF_MAP_UPDATE_ELEM, element_and_value);
+  order("BPF_MAP_DELETE_ELEM", BPF_MAP_DELETE_ELEM, element);
+  order("BPF_MAP_LOOKUP_AND_DELETE_ELEM", BPF_MAP_LOOKUP_AND_DELETE_ELEM, element_and_value);
   order("BPF_MAP_UPDATE_BATCH", BPF_MAP_UPDATE_BATCH, batch);
   order("BPF_MAP_DELETE_BATCH", BPF_MAP_DELETE_BATCH, batch);
-  order("BPF_MAP_FREEZE", BPF_MAP_FREEZE, as_is);
+  order("BPF_MAP_FREEZE", BPF_MAP_FREEZE, [&](bpf_attr* attributes) { attributes->map_fd = static_cast<__u32>(fd); });
   order("BPF_OBJ_PIN", BPF_OBJ_PIN, [&](bpf_attr* attributes) {
-    *attributes = {};
     attributes->pathname = reinterpret_cast<__u64>("/sys/fs/bpf/hostile");
     attributes->bpf_fd = static_cast<__u32>(fd);
   });
+  close(fd);
 }
 
-void attack_rows(const char* segment) {
+void attack_rows() {
   const Rows mapped = mapped_rows();
   if (mapped.first) attack_mapping(const_cast<mishap::KernelSocket*>(mapped.first), mapped.count * sizeof(*mapped.first));
-  const int fd = handed_out((std::string(segment) + ".kernel").c_str());
+  const int fd = handed_out();
   if (fd >= 0) attack_map(fd, MISHAP_KERNEL_SOCKETS * sizeof(mishap::KernelSocket));
   printf("{\"found\":{\"mapped\":%s,\"handed\":%s}}\n", mapped.first ? "true" : "false", fd >= 0 ? "true" : "false");
 }
 
 // ---- what is loaded ----------------------------------------------------------------------------------------------------
-
-// Whatever the descriptor is of, as a link, a program or a map.
-void attack_descriptor(int fd) {
-  bpf_attr attributes = {};
-  attributes.link_detach.link_fd = static_cast<__u32>(fd);
-  attempt("BPF_LINK_DETACH", bpf(BPF_LINK_DETACH, &attributes));
-  attributes = {};
-  attributes.link_update.link_fd = static_cast<__u32>(fd);
-  attributes.link_update.new_prog_fd = static_cast<__u32>(fd);
-  attempt("BPF_LINK_UPDATE", bpf(BPF_LINK_UPDATE, &attributes));
-}
 
 void attack_own_descriptors() {
   for (int fd = 0; fd < 1024; fd++) {
@@ -206,7 +213,6 @@ void attack_own_descriptors() {
     if (is_bpf(fd)) attempt("find an open descriptor of BPF's", fd);
     attack_descriptor(fd);
   }
-  attempt("find an open descriptor of BPF's", -1);
 }
 
 void attack_ids() {
@@ -316,37 +322,47 @@ void attack_cgroup() {
   close(cgroup);
 }
 
-// As root of a user namespace of its own, in a child.
+struct Count {
+  long tries = 0, worked = 0;
+  void add(bool result) { tries++, worked += result; }
+};
+
+// What root of a user namespace of its own can do.
+Count try_as_root_of_a_namespace() {
+  Count count;
+  const std::string outside = cgroup_mount(), here = std::to_string(getpid()), inside = "/tmp/hostile-" + here;
+  if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWNET) != 0) return count;
+  mkdir(inside.c_str(), 0755);
+  mount("none", inside.c_str(), "cgroup2", 0, nullptr);
+  for (const std::string& procs : {inside + "/cgroup.procs", inside + "/../cgroup.procs", outside + "/cgroup.procs"}) count.add(write_text(procs, here) >= 0);
+  umount(inside.c_str());
+  rmdir(inside.c_str());
+  for (const int command : {BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID, BPF_LINK_GET_NEXT_ID, BPF_MAP_GET_FD_BY_ID}) {
+    bpf_attr attributes = {};
+    count.add(bpf(command, &attributes) >= 0);
+  }
+  return count;
+}
+
 void attack_from_namespace() {
-  const std::string outside = cgroup_mount(), before = own_cgroup(), self = std::to_string(getpid());
-  int pipe_ends[2];
-  if (pipe2(pipe_ends, O_CLOEXEC) != 0) return;
+  const std::string before = own_cgroup();
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return;
   const pid_t child = fork();
   if (child == 0) {
-    long worked = 0;
-    if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWNET) == 0) {
-      const std::string here = std::to_string(getpid());
-      mkdir("/tmp/hostile-cgroup", 0755);
-      if (mount("none", "/tmp/hostile-cgroup", "cgroup2", 0, nullptr) == 0)
-        for (const char* up : {"/cgroup.procs", "/../cgroup.procs"}) worked += write_text(std::string("/tmp/hostile-cgroup") + up, here) >= 0;
-      worked += write_text(outside + "/cgroup.procs", here) >= 0;
-      bpf_attr attributes = {};
-      worked += bpf(BPF_PROG_GET_NEXT_ID, &attributes) >= 0;
-      attributes = {};
-      attributes.prog_id = 1;
-      worked += bpf(BPF_MAP_GET_FD_BY_ID, &attributes) >= 0;
-      umount("/tmp/hostile-cgroup");
-      rmdir("/tmp/hostile-cgroup");
-    }
-    if (write(pipe_ends[1], &worked, sizeof(worked)) < 0) _exit(1);
-    _exit(0);
+    const Count count = try_as_root_of_a_namespace();
+    _exit(write(ends[1], &count, sizeof(count)) == sizeof(count) ? 0 : 1);
   }
-  long worked = 1;
-  if (read(pipe_ends[0], &worked, sizeof(worked)) != sizeof(worked)) worked = 1;
+  Count count;
+  close(ends[1]);
+  const bool told = read(ends[0], &count, sizeof(count)) == sizeof(count);
+  close(ends[0]);
   waitpid(child, nullptr, 0);
+  Tried& one = tried["get out by a user namespace"];
+  one.tries = count.tries;
+  one.worked = told ? count.worked : 1;
   errno = EPERM;
-  attempt("get out by a user namespace", worked > 0 ? 0 : -1);
-  attempt("be somewhere else afterwards", own_cgroup() == before ? -1 : 0);
+  attempt("be in another cgroup afterwards", own_cgroup() == before ? -1 : 0);
 }
 
 // ---- the processes beside it -------------------------------------------------------------------------------------------
@@ -435,22 +451,31 @@ void print_identity() {
   printf("]}\n");
 }
 
+void print_tried() {
+  for (const auto& [what, one] : tried) {
+    printf("{\"attempt\":\"%s\",\"tries\":%ld,\"worked\":%ld,\"errors\":[", what.c_str(), one.tries, one.worked);
+    for (const std::string& error : one.errors) printf("%s\"%s\"", error == *one.errors.begin() ? "" : ",", error.c_str());
+    printf("]}\n");
+  }
+}
+
 }  // namespace
 
 int main(int count, char** values) {
-  const std::string mode = count == 2 ? values[1] : "";
+  const std::string mode = count > 1 ? values[1] : "";
   if (mode == "identity") return print_identity(), 0;
-  if (mode != "attack") return fputs("usage: hostile identity|attack\n", stderr), 2;
+  if (mode != "attack" || count < 3) return fputs("usage: hostile identity, or hostile attack PROGRAM [ARGUMENT...]\n", stderr), 2;
   if (geteuid() == 0) return fputs("hostile: as root it would do harm\n", stderr), 2;
-  const char* segment = getenv("MISHAP_SEGMENT");
-  attack_rows(segment ? segment : "");
   attack_own_descriptors();
+  attack_rows();
   attack_ids();
   attack_pins("/sys/fs/bpf", 0);
   attack_cgroup();
   attack_processes();
   attack_from_namespace();
-  for (const auto& [what, one] : tried)
-    printf("{\"attempt\":\"%s\",\"tries\":%ld,\"worked\":%ld,\"last\":\"%s\"}\n", what.c_str(), one.tries, one.worked, one.last.c_str());
-  return 0;
+  print_tried();
+  fflush(stdout);
+  execv(values[2], values + 2);
+  perror(values[2]);
+  return 1;
 }

@@ -4,8 +4,9 @@
 //   owners accepted THREADS SOCKETS    threads accept from one listener that the main thread made
 //   owners inherited 1 SOCKETS         a child looks up what its parent made
 //
-// Answers {"mapped":true,"open":0,"sockets":100000,"known":100000,"right":100000}: `mapped` whether the interceptor has the
-// rows, `open` descriptors of theirs that it kept, `right` rows that name the process and the thread.
+// Answers {"rows":"interceptor","open":0,"sockets":100000,"known":100000,"right":100000}: `rows` whose mapping was read
+// ("asked": without an interceptor, one of our own), `open` descriptors of the rows that were kept, `right` rows that name the
+// process and the thread.
 #include <netinet/in.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -120,11 +121,13 @@ int main(int count, char** values) {
   const std::string mode = count == 4 ? values[1] : "";
   const long threads = count == 4 ? atol(values[2]) : 0, each = count == 4 ? atol(values[3]) : 0;
   rows = mapped_rows();
+  const char* whose = rows.first ? "interceptor" : "asked";
+  if (!rows.first) rows = asked_for_rows();
   if (mode == "made") made(threads, each);
   else if (mode == "accepted") accepted(threads, each);
   else if (mode == "inherited") inherited(each);
   else return fputs("usage: owners made|accepted|inherited THREADS SOCKETS\n", stderr), 2;
-  printf("{\"mapped\":%s,\"open\":%d,\"sockets\":%ld,\"known\":%ld,\"right\":%ld}\n", rows.first ? "true" : "false", open_descriptors(), sockets.load(), known.load(),
-         right.load());
+  printf("{\"rows\":\"%s\",\"open\":%d,\"sockets\":%ld,\"known\":%ld,\"right\":%ld}\n", rows.first ? whose : "none", open_descriptors(), sockets.load(),
+         known.load(), right.load());
   return 0;
 }

@@ -5,9 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include <string>
 
 #include "contract/kernel.h"
 
@@ -44,10 +47,13 @@ inline bool row_of(const Rows& rows, int fd, mishap::KernelSocket* row) {
 }
 
 // The map's descriptor, as the loader gives it to whoever may connect; -1: it does not.
-inline int handed_out(const char* path) {
+inline int handed_out() {
+  const char* segment = getenv("MISHAP_SEGMENT");
+  const std::string path = std::string(segment ? segment : "") + ".kernel";
   sockaddr_un to = {};
   to.sun_family = AF_UNIX;
-  snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
+  if (path.size() >= sizeof(to.sun_path)) return -1;
+  memcpy(to.sun_path, path.c_str(), path.size() + 1);
   const int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   mishap::KernelHello hello = {};
   iovec part = {&hello, sizeof(hello)};
@@ -63,4 +69,14 @@ inline int handed_out(const char* path) {
       if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(c), sizeof(fd));
   close(connection);
   return fd;
+}
+
+// A mapping of our own, read-only, as anybody may make it who may connect.
+inline Rows asked_for_rows() {
+  const int fd = handed_out();
+  const size_t bytes = MISHAP_KERNEL_SOCKETS * sizeof(mishap::KernelSocket);
+  void* memory = fd < 0 ? MAP_FAILED : mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+  if (fd >= 0) close(fd);
+  if (memory == MAP_FAILED) return {};
+  return {static_cast<const mishap::KernelSocket*>(memory), MISHAP_KERNEL_SOCKETS};
 }
