@@ -48,12 +48,16 @@ typedef struct KernelDelay {
 struct in6_addr {
   u8 bytes[16];
 };
+typedef struct {
+  i64 counter;
+} atomic64_t;
 struct sock_common {
   u16 skc_family;
   volatile u8 skc_state;
   u32 skc_daddr, skc_rcv_saddr;
   u16 skc_dport, skc_num;
   struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
+  atomic64_t skc_cookie;
 } CORE;
 struct sock {
   struct sock_common __sk_common;
@@ -86,6 +90,7 @@ struct task_struct {
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
 #define MSG_PEEK 2
 #define EAGAIN 11
 #define TCP_ESTABLISHED 1
@@ -227,7 +232,7 @@ static __always_inline void publish(KernelSocket *row, u64 cookie) {
 }
 
 static __always_inline bool is_ours(u32 family, u32 protocol) {
-  return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP);
+  return (family == AF_INET || family == AF_INET6) && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_MPTCP);
 }
 
 // Whether what the running task does is to be seen.

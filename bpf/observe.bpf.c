@@ -3,7 +3,7 @@
 // does, however it does it: libc, raw system calls, io_uring, static binaries.
 #include "common.h"
 
-char LICENSE[] SEC("license") = "GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 static __always_inline void take_addresses(KernelSocket *row, const struct sock *sk) {
   const struct sock_common *common = &sk->__sk_common;
@@ -34,19 +34,24 @@ static __noinline KernelSocket *adopt(struct sock *sk) {
   take_current(row);
   take_addresses(row, sk);
   row->flags |= MISHAP_SOCKET_ACCEPTED;
-  row->tcp_state = protocol == IPPROTO_TCP ? sk->__sk_common.skc_state : 0;
+  row->tcp_state = protocol == IPPROTO_UDP ? 0 : sk->__sk_common.skc_state;
   publish(row, cookie);
   return row;
 }
 
+// Most rows are where their window begins: then the socket's storage, a dearer look, is not asked.
 static __always_inline KernelSocket *find(const struct sock *sk) {
+  const u64 cookie = sk->__sk_common.skc_cookie.counter;
+  if (!cookie) return NULL;
+  u32 at = MISHAP_KERNEL_ROW(cookie);
+  KernelSocket *row = bpf_map_lookup_elem(&mishap_sockets, &at);
+  if (row && row->owner.cookie == cookie) return row;
   struct tag *tag = bpf_sk_storage_get(&mishap_tags, (void *)sk, NULL, 0);
-  return tag && tag->cookie ? row_of(tag) : NULL;
+  return tag && tag->cookie == cookie ? row_of(tag) : NULL;
 }
 
-static __always_inline void tell_delay(KernelSocket *row, u32 direction, u64 now) {
-  const u64 since = row->since_ns[direction];
-  if (!since) return;
+static __always_inline void tell_delay(KernelSocket *row, u32 direction) {
+  const u64 since = row->since_ns[direction], now = bpf_ktime_get_ns();
   row->since_ns[direction] = 0;
   struct event *event = bpf_ringbuf_reserve(&mishap_events, sizeof(*event), 0);
   if (!event) {
@@ -60,6 +65,12 @@ static __always_inline void tell_delay(KernelSocket *row, u32 direction, u64 now
   bpf_ringbuf_submit(event, 0);
 }
 
+static __always_inline void count(KernelSocket *row, u32 direction, u64 bytes) {
+  __sync_fetch_and_add(&row->bytes[direction], bytes);
+  __sync_fetch_and_add(&row->ops[direction], 1);
+  if (row->since_ns[direction]) tell_delay(row, direction);
+}
+
 SEC("tp_btf/sock_send_length")
 int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) {
   KernelSocket *row = find(sk);
@@ -68,12 +79,8 @@ int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) {
     if (length != -EAGAIN) __sync_fetch_and_add(&row->failures, 1);
     return 0;
   }
-  const u64 now = bpf_ktime_get_ns();
-  __sync_fetch_and_add(&row->bytes[UP], length);
-  __sync_fetch_and_add(&row->ops[UP], 1);
-  row->last_ns[UP] = now;
-  if (row->protocol == PROTOCOL_UDP) take_addresses(row, sk);
-  tell_delay(row, UP, now);
+  count(row, UP, length);
+  if (!row->local_port) take_addresses(row, sk);  // UDP: it has no states that would tell
   return 0;
 }
 
@@ -82,11 +89,7 @@ int BPF_PROG(mishap_received, struct sock *sk, int length, int flags) {
   if (length < 0 || flags & MSG_PEEK) return 0;
   KernelSocket *row = find(sk);
   if (!row && !(row = adopt(sk))) return 0;
-  const u64 now = bpf_ktime_get_ns();
-  __sync_fetch_and_add(&row->bytes[DOWN], length);
-  if (length > 0 || row->protocol == PROTOCOL_UDP) __sync_fetch_and_add(&row->ops[DOWN], 1);
-  row->last_ns[DOWN] = now;
-  tell_delay(row, DOWN, now);
+  if (length > 0 || row->protocol == PROTOCOL_UDP) count(row, DOWN, length);
   return 0;
 }
 
@@ -95,7 +98,7 @@ static __always_inline KernelSocket *inherit(const struct sock *sk, struct tag *
   const KernelSocket *listener = row_of(tag);
   const u64 cookie = bpf_get_socket_cookie((void *)sk);
   if (!listener) return NULL;
-  KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, IPPROTO_TCP);
+  KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, sk->sk_protocol);
   if (!row) return NULL;
   row->owner.process = listener->owner.process;
   row->owner.pid = listener->owner.pid;

@@ -3,7 +3,7 @@
 // Programs that carry the interceptor say here which flows it carries (setsockopt, native/contract/kernel.h).
 #include "common.h"
 
-char LICENSE[] SEC("license") = "GPL";
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 static __always_inline struct tag *tag_of(struct bpf_sock *sk, u64 flags) {
   return bpf_sk_storage_get(&mishap_tags, sk, NULL, flags);
@@ -58,7 +58,7 @@ int mishap_closed(struct bpf_sock *sk) {
   if (!tag || tag->cookie != bpf_get_socket_cookie(sk)) return 1;
   KernelSocket *row = row_of(tag);
   if (!row) return 1;
-  if (row->protocol == PROTOCOL_TCP) {
+  if (sk->protocol == IPPROTO_TCP) {
     // What splice(2) took is in no call that is traced; TCP itself knows. A FIN is one byte of the stream.
     const struct tcp_sock *tcp = (void *)sk;
     const u32 next = BPF_CORE_READ(tcp, rcv_nxt), copied = BPF_CORE_READ(tcp, copied_seq);

@@ -119,7 +119,9 @@ if (!existsSync(installedLock) || statSync(installedLock).mtimeMs < statSync("pa
   run("installing npm packages", "npm", ["install", ...flags]);
 }
 
-const nativeInputs = ["native", "CMakeLists.txt", "package-lock.json"];
+// With libbpf the kernel's side is built too.
+const libbpf = ["/usr/include/bpf/libbpf_version.h", "/usr/sbin/bpftool"];
+const nativeInputs = ["bpf", "native", "CMakeLists.txt", "package-lock.json", ...libbpf];
 upToDate("native", nativeInputs, "build/Release/mishap.node", () => {
   console.log("setup: building the native parts");
   // CMake refuses a build folder that was copied or moved here with the sources.
@@ -128,7 +130,9 @@ upToDate("native", nativeInputs, "build/Release/mishap.node", () => {
     rmSync("build", { recursive: true });
   }
   const cmakeJs = "node_modules/cmake-js/bin/cmake-js";
-  run("the native build", process.execPath, [cmakeJs, "build", "--parallel", "2", "--log-level", "error"]);
+  for (const step of ["configure", "build"]) {
+    run("the native build", process.execPath, [cmakeJs, step, "--parallel", "2", "--log-level", "error"]);
+  }
 });
 
 upToDate("typescript", ["src", "tsconfig.json", "package-lock.json"], "dist", () => {

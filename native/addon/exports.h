@@ -13,6 +13,7 @@ Napi::Value export_bucket_floors(const Napi::CallbackInfo& info);
 Napi::Function export_segment_class(Napi::Env env);
 Napi::Value is_abandoned(const Napi::CallbackInfo& info);
 Napi::Value spawn_target(const Napi::CallbackInfo& info);
+void hide_process(const Napi::CallbackInfo& info);
 Napi::Value list_sockets(const Napi::CallbackInfo& info);
 Napi::Value intercepted(const Napi::CallbackInfo& info);
 void enter_policy(const Napi::CallbackInfo& info);

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -199,6 +200,11 @@ Napi::Value spawn_target(const Napi::CallbackInfo& info) {
   }).detach();
   pthread_sigmask(SIG_SETMASK, &kept, nullptr);
   return Napi::Number::New(env, pid);
+}
+
+// hideProcess(): from now on no other process of this user can look into this one, take its descriptors or trace it.
+void hide_process(const Napi::CallbackInfo& info) {
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) throw system_error(info.Env(), errno, "prctl", "could not close this process to others");
 }
 
 }  // namespace mishap

@@ -56,7 +56,6 @@
   FIELD(i32, policy, "of the last claim, or -1")                                        \
   ARRAY(u64, bytes, 2, "that calls moved, by direction; without those only looked at (MSG_PEEK)") \
   ARRAY(u64, ops, 2, "calls that moved something: for UDP, datagrams")                  \
-  ARRAY(u64, last_ns, 2, "CLOCK_MONOTONIC of the last of them")                         \
   ARRAY(u64, since_ns, 2, "uplink: when the program called; downlink: when what is unread arrived; 0 nothing waits") \
   FIELD(u32, srtt_us, "smoothed round trip")                                            \
   FIELD(u32, retransmits, "segments sent again")                                        \
@@ -83,7 +82,7 @@ namespace mishap {
 MISHAP_STRUCT(Owner, 56, "Who owns a socket.", MISHAP_OWNER)
 MISHAP_STRUCT(KernelClaim, 8, "What the interceptor says of a flow that it carries.", MISHAP_KERNEL_CLAIM_FIELDS)
 MISHAP_STRUCT(KernelArrival, 16, "Bytes that arrived.", MISHAP_KERNEL_ARRIVAL)
-MISHAP_STRUCT(KernelSocket, 336, "A socket as the kernel saw it.", MISHAP_KERNEL_SOCKET)
+MISHAP_STRUCT(KernelSocket, 320, "A socket as the kernel saw it.", MISHAP_KERNEL_SOCKET)
 MISHAP_STRUCT(KernelDelay, 16, "One delay as the kernel saw it.", MISHAP_KERNEL_DELAY_FIELDS)
 
 // What the loader says first to whoever connects to SEGMENT.kernel (SOCK_SEQPACKET), with the map's descriptor beside it.

@@ -65,8 +65,7 @@ std::string line_of(const KernelSocket& s, bool open) {
   line += format(R"(,"claimed":%s,"policy":%d,"reset":%s,"created_ns":"%llu",)", s.flags & MISHAP_SOCKET_CLAIMED ? "true" : "false", s.policy,
                  s.flags & MISHAP_SOCKET_RESET ? "true" : "false", Number{owner.created_ns});
   line += format(R"("bytes_up":%llu,"bytes_down":%llu,"ops_up":%llu,"ops_down":%llu,)", Number{s.bytes[0]}, Number{s.bytes[1]}, Number{s.ops[0]}, Number{s.ops[1]});
-  line += format(R"("last_up_ns":"%llu","last_down_ns":"%llu","rtt_us":%u,"retransmits":%u,"resets":%u,"failures":%u}})", Number{s.last_ns[0]}, Number{s.last_ns[1]},
-                 s.srtt_us, s.retransmits, s.resets, s.failures);
+  line += format(R"("rtt_us":%u,"retransmits":%u,"resets":%u,"failures":%u}})", s.srtt_us, s.retransmits, s.resets, s.failures);
   return line + "\n";
 }
 

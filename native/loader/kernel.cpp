@@ -2,8 +2,11 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -32,16 +35,20 @@ constexpr size_t kTagHooks = 5;  // the first ones are tag.bpf.c's
 bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "cgroup/", 7) == 0; }
 bool wanted(const Hook& hook, const Watch& watch) { return watch.arrivals || strcmp(hook.purpose, "arrivals") != 0; }
 
-// The line of what libbpf and the verifier said last that tells a person most.
+// The line of what libbpf and the verifier said last that tells a person most: not instructions, source lines and register
+// states, which are the verifier's way there, nor its statistics.
 std::string said;
+bool tells(const char* line) {
+  for (const char* start : {"from ", "stack depth", "processed ", "verification time", "-- ", "libbpf: failed to load", "callee:", "caller:"})
+    if (strncmp(line, start, strlen(start)) == 0) return false;
+  return line[0] && !isdigit(line[0]) && line[0] != ';' && line[0] != ' ' && !strstr(line, "failed to load");
+}
 int listen_to(enum libbpf_print_level level, const char* format, va_list arguments) {
-  if (level != LIBBPF_WARN) return 0;
-  char text[8192];
-  vsnprintf(text, sizeof(text), format, arguments);
-  for (char* line = strtok(text, "\n"); line; line = strtok(nullptr, "\n")) {
-    const bool tells = !strstr(line, "failed to load") && !strstr(line, "LOAD LOG") && !strstr(line, "processed ") && !strstr(line, "verification time");
-    if (tells && line[0]) said = line;
-  }
+  char* text = nullptr;
+  if (level != LIBBPF_WARN || vasprintf(&text, format, arguments) < 0) return 0;
+  for (char* line = strtok(text, "\n"); line; line = strtok(nullptr, "\n"))
+    if (tells(line)) said = line;
+  free(text);
   return 0;
 }
 
