@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 
+#include <atomic>
 #include <string>
 #include <thread>
 
@@ -23,6 +24,7 @@ using mishap::i64;
 constexpr size_t kBytes = 64;
 constexpr int kWarmUp = 2000;
 constexpr int kOpenAtOnce = 256;
+constexpr long kWaiting = kOpenAtOnce / 2;  // to be accepted: fewer than the listener's queue holds, and all still open
 
 void must(bool holds, const char* what) {
   if (holds) return;
@@ -132,7 +134,8 @@ int connections(long rate, long seconds) {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   const sockaddr_in address = bound(listener);
   must(listen(listener, kOpenAtOnce) == 0, "listen");
-  long accepted = 0, accepted_right = 0;
+  std::atomic<long> accepted = 0;
+  long accepted_right = 0;
   std::thread server([&] {
     Looked looked;
     for (long i = 0; i < count; i++) {
@@ -142,15 +145,16 @@ int connections(long rate, long seconds) {
       must(fd >= 0, "accept");
       looked.at(fd);
       end(fd);
+      accepted++;
     }
-    accepted = looked.sockets;
     accepted_right = looked.right;
   });
   Looked looked;
-  int open[kOpenAtOnce] = {};
+  static int open[kOpenAtOnce];
   const i64 start = now_ns();
   for (long i = 0; i < count; i++) {
     wait_until(start + i * 1000000000 / rate);
+    while (i - accepted >= kWaiting) wait_until(now_ns() + 50000);
     int& fd = open[i % kOpenAtOnce];
     if (fd) end(fd);
     fd = socket(AF_INET, SOCK_STREAM, 0);
