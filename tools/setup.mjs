@@ -16,6 +16,7 @@ const packages = {
   test: [
     "clang-14", "doctest-dev", "libclang-rt-14-dev",
     "binutils", "iproute2", "openssl", "procps", "strace", "valgrind",
+    "bpftool", "golang-go", "libbpf-dev", "liburing-dev", "pkg-config", "sudo", "util-linux",
     "curl", "default-jdk-headless", "fish", "libpython3.11-testsuite", "python3", "wget", "zsh",
     "memcached", "nginx", "postgresql", "postgresql-client", "redis-server", "redis-tools", "wrk",
   ],

@@ -6,8 +6,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, statfsSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
+import { probeHooks, WITHOUT } from "../kernel/hooks.js";
+import type { KernelHook, KernelProbe } from "../kernel/words.js";
 import { compile, parsePolicy } from "../policy/index.js";
-import { native, SEGMENT_DIRECTORY, Segment } from "../segment/index.js";
+import { type Courier, native, SEGMENT_DIRECTORY, Segment, startCourier } from "../segment/index.js";
 import { INTERCEPTOR_PATH, preloadEnvironment, preparePreload } from "./preload.js";
 
 /** One answer. */
@@ -16,17 +18,26 @@ export interface Check {
   readonly ok: boolean;
   /** What was found. */
   readonly found: string;
-  /** What that means for a run, where it is not ok. */
+  /** What that means, where it is not ok. */
   readonly meaning?: string;
+  /** Only `mishap run --kernel` and `mishap observe` use it. */
+  readonly optional?: true;
 }
 
 const OLDEST_NODE = [20, 17] as const;
 const SEGMENT_ROOM_BYTES = 8 * 1024 * 1024;
 const PATIENCE_MS = 5000;
 
-/** Tries everything a run needs. */
+/** Tries everything that a run needs, then what the kernel's side needs. */
 export async function diagnose(): Promise<Check[]> {
-  return [checkNode(), checkSharedMemory(), checkInterceptor(), await checkSocketListing(), await checkArrivals()];
+  return [
+    checkNode(),
+    checkSharedMemory(),
+    checkInterceptor(),
+    await checkSocketListing(),
+    await checkArrivals(),
+    ...checkKernel(),
+  ];
 }
 
 function checkNode(): Check {
@@ -137,8 +148,11 @@ async function checkArrivals(): Promise<Check> {
   if (!existsSync(INTERCEPTOR_PATH))
     return { name, ok: false, found: "there is no interceptor to try it with", meaning };
   let segment: Segment | undefined;
+  let courier: Courier | undefined;
   try {
     segment = Segment.create({ project: "doctor", seed: 0n });
+    courier = startCourier(segment.path);
+    await courier.ready;
     const policy = parsePolicy({ latency: `${PROBE_LATENCY_MS}ms` });
     const { row } = compile("doctor", policy, { runSeed: 0n });
     segment.publish(0, { ...row }, []);
@@ -153,6 +167,7 @@ async function checkArrivals(): Promise<Check> {
   } catch (error) {
     return { name, ok: false, found: words(error), meaning };
   } finally {
+    courier?.dismiss();
     segment?.close({ unlink: true });
   }
 }
@@ -184,6 +199,71 @@ function probeUnder(segment: Segment): Promise<number> {
       });
     });
   });
+}
+
+/** The loader and what it finds; a loader that does not start can say nothing of the rest. */
+function checkKernel(): Check[] {
+  const name = "kernel loader";
+  try {
+    const probe = probeHooks();
+    const loader: Check = { name, ok: true, found: `starts, with libbpf ${probe.facts.libbpf}`, optional: true };
+    return [loader, ...checkFacts(probe), ...checkHooks(probe)];
+  } catch (error) {
+    const meaning =
+      "`mishap run --kernel` and `mishap observe` do not work; `npm run build` builds the loader where it can";
+    return [{ name, ok: false, found: words(error), meaning, optional: true }];
+  }
+}
+
+function checkFacts({ facts }: KernelProbe): Check[] {
+  const isRoot = process.geteuid?.() === 0;
+  return [
+    {
+      name: "BTF",
+      ok: facts.btf,
+      found: facts.btf ? "the kernel describes its types" : "there is no /sys/kernel/btf/vmlinux",
+      meaning: "no program can be fitted to this kernel; one built with CONFIG_DEBUG_INFO_BTF can take them",
+    },
+    {
+      name: "cgroup2",
+      ok: facts.cgroup2 !== null,
+      found: facts.cgroup2 === null ? "it is not mounted" : `mounted at ${facts.cgroup2}`,
+      meaning: "a run cannot have a cgroup of its own, which `mishap run --kernel` needs",
+    },
+    {
+      name: "rights",
+      ok: facts.rights,
+      found: facts.rights
+        ? "this user may load programs into the kernel"
+        : isRoot
+          ? "root, but without the capabilities: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN"
+          : "this user is not root",
+      meaning: isRoot
+        ? "the kernel's side cannot be loaded, as in a container that was given no such rights"
+        : "run `sudo mishap doctor` to try them; `mishap run --kernel` and `mishap observe` ask sudo by themselves",
+    },
+  ].map(({ meaning, ...check }) => ({ ...check, optional: true, ...(check.ok ? {} : { meaning }) }));
+}
+
+/**
+ * What each hook's absence means is said behind the last hook of its purpose, unless rights are all that lacks; a reason
+ * that many share, once.
+ */
+function checkHooks({ facts, hooks }: KernelProbe): Check[] {
+  const lacking = facts.rights ? hooks.filter(({ ok }) => !ok) : [];
+  const lastOf = new Map(lacking.map((hook) => [hook.for, hook]));
+  return hooks.map((hook, at) => ({
+    name: hook.name,
+    ok: hook.ok,
+    found: foundOf(hook, hooks[at - 1]),
+    optional: true,
+    ...(lastOf.get(hook.for) === hook ? { meaning: WITHOUT[hook.for] } : {}),
+  }));
+}
+
+function foundOf({ ok, for: purpose, reason = "the kernel gave no reason" }: KernelHook, before?: KernelHook): string {
+  if (ok) return purpose;
+  return `${purpose}: ${before?.reason === reason ? "the same" : reason}`;
 }
 
 function words(error: unknown): string {

@@ -54,6 +54,11 @@ export class EscapeWatch {
     return [...this.#found.values()];
   }
 
+  /** The program of a process that does not carry the interceptor, and why; undefined for one that was not seen. */
+  find(pid: number): { readonly program: string; readonly reason: string } | undefined {
+    return this.#programs.get(pid);
+  }
+
   /** What could not be looked into, one sentence each. */
   get notes(): string[] {
     return this.#hidden.map((process) => `${process} is not intercepted, and only root can see whether it has flows`);

@@ -31,9 +31,9 @@ export function reportPolicies(segment: Segment, published: readonly Published[]
     counters: readPolicyCounters(segment, group.slots, carried),
   }));
   return [
-    { ...own, counters: readPolicyCounters(segment, [own.slot], carried) },
+    { ...own, slots: [own.slot], counters: readPolicyCounters(segment, [own.slot], carried) },
     ...counted.filter(({ counters }) => metTraffic(counters)),
-  ].map(({ name, policy, counters }) => ({ name, policy, asked: describeFaults(policy), counters }));
+  ].map(({ name, policy, slots, counters }) => ({ name, policy, slots, asked: describeFaults(policy), counters }));
 }
 
 /** A policy in its normal form, from its slot: all that is known of one that a program registered itself. */

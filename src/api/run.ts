@@ -4,6 +4,7 @@
  */
 
 import { readFileSync } from "node:fs";
+import { Witness } from "../kernel/witness.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
@@ -11,11 +12,13 @@ import { type Courier, nameOf, native, type Segment } from "../segment/index.js"
 import { EscapeWatch } from "./escapes.js";
 import { JournalWriter } from "./journal.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
+import { Programs } from "./programs.js";
+import { defaultProject } from "./project.js";
 import { Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
-export interface RunOptions extends Omit<SessionOptions, "journal"> {
+export interface RunOptions extends Omit<SessionOptions, "journal" | "witnessed"> {
   /** The program and its arguments. */
   readonly command: readonly string[];
   /** Ends the faults, not the program, after this time. */
@@ -24,6 +27,13 @@ export interface RunOptions extends Omit<SessionOptions, "journal"> {
   readonly journal?: number;
   /** The program, where it was found already. */
   readonly program?: Program;
+  /**
+   * Whether the kernel watches every flow of the run, which takes root: as root, or through sudo. It then fails before
+   * the program starts where that is not to be had.
+   */
+  readonly kernel?: boolean;
+  /** The kernel's witness, where it was started already. */
+  readonly witness?: Witness;
 }
 
 /** The program could not be started, or mishap could not do its part. */
@@ -54,22 +64,28 @@ export async function run(options: RunOptions): Promise<Evidence> {
   const program = options.program ?? findProgram(name);
   const signals = new SignalRelay();
   let session: Session | undefined;
+  let { witness } = options;
   try {
-    session = await Session.start({ ...options, journal: options.journal !== undefined });
-    return await runIn(session, options, program, signals);
+    if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject());
+    const witnessed = witness === undefined ? {} : { witnessed: witness };
+    session = await Session.start({ ...options, ...witnessed, journal: options.journal !== undefined });
+    return await runIn(session, { ...options, ...(witness === undefined ? {} : { witness }) }, program, signals);
   } catch (error) {
     if (error instanceof RunError || error instanceof ProgramError) throw error;
     throw new RunError(error instanceof Error ? error.message : String(error), 125);
   } finally {
     session?.close();
+    await witness?.close();
     signals.close();
   }
 }
 
 async function runIn(session: Session, options: RunOptions, program: Program, signals: SignalRelay): Promise<Evidence> {
   const { segment, courier, notes } = session;
+  const { witness } = options;
+  const start = (): Started => startProgram(options.command, program, session);
   const startedMs = performance.now();
-  const { pid, ended } = startProgram(options.command, program, session);
+  const { pid, ended } = await (witness === undefined ? start() : witness.within(start));
   signals.forwardTo(pid);
   const journal = options.journal === undefined ? undefined : new JournalWriter(segment, options.journal);
   const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
@@ -79,10 +95,13 @@ async function runIn(session: Session, options: RunOptions, program: Program, si
   const durationMs = performance.now() - startedMs;
   signals.stopForwarding();
   session.stopFollowing();
-  const escaped = escapes.stop();
-  notes.push(...escapes.notes);
+  const listed = escapes.stop();
   await letDrain(courier, force, notes);
   force.stop();
+  const programs = new Programs(segment, escapes, { pid, program });
+  const testimony = await witness?.testify(segment, programs, force.throughout);
+  if (testimony === undefined) notes.push(...escapes.notes);
+  if (witness !== undefined) notes.push(...witness.notes);
   segment.retire();
   const journalFailure = journal?.finish();
   if (journalFailure !== undefined) notes.push(`the journal is incomplete: ${journalFailure}`);
@@ -96,18 +115,20 @@ async function runIn(session: Session, options: RunOptions, program: Program, si
     exitCode: exitCodeOf(status),
     durationMs,
     policies: session.policies(),
-    escaped,
+    escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? listed,
     unreachable,
     notes,
+    kernel: testimony?.facts,
   };
   return buildEvidence(facts, readRunCounters(segment));
 }
 
-function startProgram(
-  command: readonly string[],
-  program: Program,
-  session: Session,
-): { pid: number; ended: Promise<number> } {
+interface Started {
+  readonly pid: number;
+  readonly ended: Promise<number>;
+}
+
+function startProgram(command: readonly string[], program: Program, session: Session): Started {
   const variables = Object.entries(session.environment()).map(([variable, value]) => `${variable}=${value}`);
   let settle: (status: number) => void = () => {};
   const ended = new Promise<number>((resolve) => {
@@ -192,6 +213,11 @@ class ForceWatch {
     }
     this.#timers.push(setInterval(() => this.#look(), STATE_CHECK_MS));
     for (const timer of this.#timers) timer.unref();
+  }
+
+  /** Whether the faults were in force until the program's end. */
+  get throughout(): boolean {
+    return !this.#over;
   }
 
   /** The program ended; has to be called before the run itself retires the segment. */

@@ -25,6 +25,8 @@ export interface SessionOptions {
   readonly journal?: boolean;
   /** Whether programs may set faults by setpriority(2), as programs of old do. */
   readonly legacy?: boolean;
+  /** Where the segment has to be, because the kernel's witness is there already. */
+  readonly witnessed?: { readonly segmentPath: string };
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
   readonly notice?: (sentence: string) => void;
 }
@@ -54,7 +56,8 @@ export class Session {
     return session;
   }
 
-  private constructor({ policy, project, journal = false, legacy = false, notice = () => {} }: SessionOptions) {
+  private constructor(options: SessionOptions) {
+    const { policy, project, journal = false, legacy = false, witnessed, notice = () => {} } = options;
     const source = "read" in policy ? policy : undefined;
     const policies: RunPolicies = "read" in policy ? policy.read() : { own: policy, others: new Map() };
     this.seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
@@ -65,6 +68,7 @@ export class Session {
         seed: this.seed,
         journal,
         legacy,
+        ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),
         capacities: { policies: roomFor(policies) },
       });
       this.#cleanups.push(() => this.segment.close({ unlink: true }));

@@ -3,7 +3,7 @@
 import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
-import type { Evidence } from "../api/index.js";
+import type { Evidence, RunOptions } from "../api/index.js";
 import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
@@ -31,6 +31,8 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--dry-run", help: "say what would be faulted and how, and start nothing" },
   { flags: "--json <file>", help: "write the evidence as JSON", example: "evidence.json" },
   { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
+  { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
+  { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
   { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
   { flags: "--quiet", help: "print no evidence" },
   { flags: "--project <name>", help: "the runs that `mishap stop` stops together", example: "shop" },
@@ -46,6 +48,8 @@ Examples:
       a slow way out and a lossy line, with the evidence for a machine to read
   mishap run --latency 300ms --target hostname=api.internal,port=443 -- node app.js
       only connections to that host and port
+  mishap run --kernel --latency 50ms -- ./static-service
+      the kernel sees what the interceptor cannot: coverage says who moved how much
   mishap run --packet-loss 20% --schedule spike:30s/5s --duration 120s -- ./app
       five bad seconds in every thirty
 
@@ -109,11 +113,13 @@ async function execute(
   values: Readonly<Record<string, unknown>>,
   command: Command,
 ): Promise<number> {
-  const policy = await askedFor(policyOf(command, values), values);
+  const flags = policyOf(command, values);
   const durationNs = durationOf(values.duration);
   const [name] = words;
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   if (name === undefined) throw new UsageError(`run needs a program to start, such as ${COMMAND_EXAMPLE}`);
+  const kernel = await leaveRoot(values);
+  const policy = await askedFor(flags, values);
 
   const { describeUnreachable, findProgram } = await import("../api/program.js");
   const program = findProgram(name);
@@ -138,6 +144,7 @@ async function execute(
       policy,
       program,
       legacy: values.setpriority === true,
+      ...kernel,
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),
@@ -154,6 +161,30 @@ async function execute(
     printToStderr(renderEvidence(evidence, { colour: isatty(2) && !process.env.NO_COLOR }));
   }
   return evidence.exit_code;
+}
+
+/**
+ * Under sudo, what needs root is done first: the kernel's witness. Then we are the user who called it, whose files,
+ * programs and processes are the rest.
+ */
+async function leaveRoot(values: Readonly<Record<string, unknown>>): Promise<Pick<RunOptions, "kernel" | "witness">> {
+  const { becomeInvoker, findInvoker, throughSudo } = await import("../kernel/invoker.js");
+  const kernel = values.kernel === true || throughSudo();
+  if (values.asRoot === true && process.getuid?.() !== 0) {
+    throw new UsageError("--as-root: mishap is not root here; `sudo mishap run --as-root` is");
+  }
+  const invoker = values.asRoot === true ? undefined : findInvoker();
+  if (invoker === undefined) return { kernel };
+  if (values.dryRun === true) {
+    becomeInvoker(invoker);
+    return { kernel };
+  }
+  const { Witness } = await import("../kernel/witness.js");
+  const { defaultProject } = await import("../api/project.js");
+  const project = typeof values.project === "string" ? values.project : defaultProject();
+  const witness = await Witness.start(project, invoker);
+  becomeInvoker(invoker);
+  return { kernel, witness };
 }
 
 /**

@@ -6,7 +6,7 @@
 
 import type { AskedFault, Direction, Policy } from "../policy/index.js";
 import type { HistogramReading, PolicyCounters, RunCounters } from "./counters.js";
-import type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "./schema.js";
+import type { Accounts, CoverageRow, Determinism, EscapedFlow, Evidence, FaultEvidence } from "./schema.js";
 
 /** What is known about a run beside its counters. */
 export interface RunFacts {
@@ -22,6 +22,25 @@ export interface RunFacts {
   readonly unreachable: string | undefined;
   /** Anything else worth saying. */
   readonly notes: readonly string[];
+  /** Where the kernel's witness was there to the end. */
+  readonly kernel?: KernelFacts | undefined;
+}
+
+/** What the kernel's witness says of a run. */
+export interface KernelFacts {
+  readonly coverage: readonly CoverageRow[];
+  readonly accounts: { readonly uplink: Accounts; readonly downlink: Accounts };
+  /** Where it and the interceptor contradict each other, in words. */
+  readonly disagreements: readonly string[];
+  /** What it saw of a fault; undefined where it cannot tell. */
+  witnessed(asked: AskedFault, policy: PolicyFacts): Witnessed | undefined;
+}
+
+/** What the kernel saw of a fault. */
+export interface Witnessed
+  extends Pick<FaultEvidence, "witnessed" | "witnessed_ppm" | "witnessed_p50_ns" | "witnessed_p99_ns"> {
+  /** Why that cannot be what was delivered, in words. */
+  readonly disagreement?: string | undefined;
 }
 
 /** A policy, and what it did. */
@@ -29,6 +48,8 @@ export interface PolicyFacts {
   /** Undefined for the policy that the flags made. */
   readonly name?: string | undefined;
   readonly policy: Policy;
+  /** Its places in the segment. */
+  readonly slots: readonly number[];
   readonly asked: readonly AskedFault[];
   readonly counters: PolicyCounters;
 }
@@ -229,20 +250,28 @@ function counterNotes(counters: RunCounters): string[] {
   return notes;
 }
 
-/** A policy's faults, asked against delivered, and a sentence for each that was asked for and never applied. */
+/**
+ * A policy's faults, asked against delivered; a sentence for each that was asked for and never applied, and one for each
+ * that the kernel contradicts.
+ */
 function policyEvidence(
   facts: RunFacts,
   run: RunCounters,
   of: PolicyFacts,
-): { faults: FaultEvidence[]; silent: string[] } {
-  const faults = of.asked.map((asked) => faultEvidence(asked, of));
+): { faults: FaultEvidence[]; silent: string[]; loud: string[] } {
+  const loud: string[] = [];
+  const faults = of.asked.map((asked) => {
+    const { disagreement, ...witnessed } = facts.kernel?.witnessed(asked, of) ?? {};
+    if (disagreement !== undefined) loud.push(disagreement);
+    return { ...faultEvidence(asked, of), ...witnessed };
+  });
   const silent = of.asked.flatMap((asked, at) => {
     const evidence = faults[at];
     if (evidence === undefined || evidence.applied > 0 || isZero(asked, of.policy)) return [];
     const what = of.name === undefined ? asked.fault : `${asked.fault} of ${of.name}`;
     return [`${what} was asked for and never applied: ${neverApplied(asked, evidence.of, of, run, facts)}`];
   });
-  return { faults, silent };
+  return { faults, silent, loud };
 }
 
 /** Puts a run's evidence together from its counters and what else is known. */
@@ -260,8 +289,15 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
     faults: policies.flatMap(({ faults }) => faults),
     stages: stagesOf(counters.all),
     escaped: facts.escaped.map(({ peer, pid, program, reason }) => ({ peer, pid, program, reason })),
+    ...(facts.kernel !== undefined && { coverage: [...facts.kernel.coverage], accounts: facts.kernel.accounts }),
     fallbacks: Object.fromEntries(Object.entries(counters.fallbacks).filter(([, many]) => many > 0)),
-    notes: [...facts.notes, ...counterNotes(counters), ...policies.flatMap(({ silent }) => silent)],
+    notes: [
+      ...policies.flatMap(({ loud }) => loud),
+      ...(facts.kernel?.disagreements ?? []),
+      ...facts.notes,
+      ...counterNotes(counters),
+      ...policies.flatMap(({ silent }) => silent),
+    ],
   };
 }
 

@@ -16,6 +16,14 @@ export function formatCount(count: number): string {
   return String(Math.round(count)).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
+/** `812 B`, `1.2 kB`, `40 MB`: in thousands, two digits below ten. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let [value, unit] = [bytes, 0];
+  while (value >= 999.5 && unit < units.length - 1) [value, unit] = [value / 1000, unit + 1];
+  return `${unit > 0 && value < 9.95 ? trimZeros(value.toFixed(1)) : value.toFixed(0)} ${units[unit]}`;
+}
+
 /** `12 flows`, `1 flow`. */
 export function formatPlural(count: number, noun: string): string {
   return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;

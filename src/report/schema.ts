@@ -20,6 +20,14 @@ const fault = z
     delivered_ppm: count("faults of chance: applied / of, in parts per million").max(1_000_000).optional(),
     p50_ns: count("faults that take time: the median of what the clock said, in nanoseconds").optional(),
     p99_ns: count("faults that take time: what 99 of 100 samples do not exceed, in nanoseconds").optional(),
+    witnessed: count(
+      "with the kernel's witness: how many delays it measured, or how many connections it saw never made or reset",
+    ).optional(),
+    witnessed_ppm: count("with the kernel's witness: bytes that were called and never sent, in parts per million")
+      .max(1_000_000)
+      .optional(),
+    witnessed_p50_ns: count("with the kernel's witness: the median delay that it measured, in nanoseconds").optional(),
+    witnessed_p99_ns: count("what 99 of 100 delays that it measured do not exceed, in nanoseconds").optional(),
     executor: z.literal("interceptor").describe("what carried the fault out"),
   })
   .describe("one fault asked for and one executor");
@@ -32,10 +40,35 @@ const escapedFlow = z
     reason: z
       .string()
       .describe(
-        "static, setuid, setgid, capabilities, 32-bit, libc, architecture, or not attached for any other reason",
+        "static, setuid, setgid, capabilities, 32-bit, libc, architecture, raw system calls, or not attached for any other reason",
       ),
   })
   .describe("a flow of the run that was not intercepted");
+
+const coverageRow = z
+  .strictObject({
+    program: z.string().describe("the program"),
+    pid: z.int().describe("its process"),
+    state: z
+      .enum(["intercepted", "relayed", "escaped"])
+      .describe("intercepted: carried by the interceptor; relayed: by the relay; escaped: by nobody"),
+    flows: count("flows that it had; one that was carried in part counts as intercepted and as escaped"),
+    bytes_up: count("bytes that the kernel saw it send"),
+    bytes_down: count("bytes that the kernel saw it receive"),
+  })
+  .describe("what a program moved, as the kernel saw it");
+
+const accounts = z
+  .strictObject({
+    called: count("bytes that the programs' own calls moved"),
+    dropped: count("bytes that a fault took away whole"),
+    cut: count("bytes that a fault took away in part, or that were lost with a broken connection"),
+    held: count("bytes still held back at the end"),
+    injected: count("bytes that a fault added"),
+    duplicated: count("bytes that a fault repeated"),
+    kernel: count("bytes that the kernel saw move on these flows"),
+  })
+  .describe("bytes of the flows that the interceptor carried, in one direction");
 
 const determinism = z
   .strictObject({
@@ -65,6 +98,14 @@ export const evidenceSchema = z
       .record(z.string(), z.record(z.string(), z.int().min(0)))
       .describe("what each stage decided: units, connects and lookups by verdict"),
     escaped: z.array(escapedFlow).describe("what was not intercepted"),
+    coverage: z
+      .array(coverageRow)
+      .describe("with the kernel's witness: who moved how much, adding up to what the kernel saw")
+      .optional(),
+    accounts: z
+      .strictObject({ uplink: accounts, downlink: accounts })
+      .describe("with the kernel's witness: what programs called, what became of it, and what the kernel saw")
+      .optional(),
     fallbacks: z.record(z.string(), z.int().min(1)).describe("calls that passed through unfaulted, by reason"),
     notes: z.array(z.string()).describe("whatever limits what these numbers say, one sentence each"),
   })
@@ -76,5 +117,9 @@ export type Evidence = z.infer<typeof evidenceSchema>;
 export type FaultEvidence = z.infer<typeof fault>;
 /** A flow of the run that was not intercepted. */
 export type EscapedFlow = z.infer<typeof escapedFlow>;
+/** What a program moved, as the kernel saw it. */
+export type CoverageRow = z.infer<typeof coverageRow>;
+/** What programs called in one direction, what became of it, and what the kernel saw. */
+export type Accounts = z.infer<typeof accounts>;
 /** How far another run with this seed would decide alike. */
 export type Determinism = z.infer<typeof determinism>;

@@ -1,42 +1,106 @@
 /** Evidence as a person reads it at the end of a run: one line a fault, asked against delivered, aligned. */
 
 import { baseKey, basisNoun } from "./evidence.js";
-import { alignColumns, formatCount, formatDurationNs, formatPlural, formatPpm } from "./format.js";
-import type { Evidence, FaultEvidence } from "./schema.js";
+import { alignColumns, formatBytes, formatCount, formatDurationNs, formatPlural, formatPpm } from "./format.js";
+import type { CoverageRow, Evidence, FaultEvidence } from "./schema.js";
 
 const BOLD = ["\u001b[1m", "\u001b[22m"] as const;
 const YELLOW = ["\u001b[33m", "\u001b[39m"] as const;
 const MOST_ESCAPES_SHOWN = 5;
+const MOST_COVERAGE_LINES = 8;
+const STATES = ["intercepted", "relayed", "escaped"] as const;
+
+type Paint = (colour: readonly [string, string], text: string) => string;
 
 /** The lines of a run's evidence, each ended. */
 export function renderEvidence(evidence: Evidence, { colour }: { colour: boolean }): string {
-  const paint = ([on, off]: readonly [string, string], text: string): string => (colour ? `${on}${text}${off}` : text);
+  const paint: Paint = ([on, off], text) => (colour ? `${on}${text}${off}` : text);
   const head = [formatPlural(evidence.flows, "flow"), formatPlural(evidence.ops, "op"), `seed ${evidence.seed}`].join(
     " · ",
   );
-  const rows = evidence.faults.map((fault) => [
+  const rows = faultRows(evidence);
+  const rest = restRows(evidence);
+  const width = Math.max(0, ...[...rows, ...rest].map(([name = ""]) => name.length));
+  const lines = [
+    paint(BOLD, `mishap: ${head}`),
+    ...alignColumns(rows.map(([name = "", ...cells]) => [name.padEnd(width), ...cells])).map((line, at) => {
+      return `  ${evidence.faults[at]?.applied === 0 ? paint(YELLOW, line) : line}`;
+    }),
+    ...rest.map(([name, text, escaped]) => {
+      const line = `${name.padEnd(width)}  ${text}`;
+      return `  ${escaped ? paint(YELLOW, line) : line}`;
+    }),
+    ...evidence.notes.map((note) => `  ${paint(YELLOW, `note: ${note}`)}`),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** One a fault: asked against delivered, and against what the kernel witnessed where it saw any of them. */
+function faultRows({ faults }: Evidence): string[][] {
+  const seen = faults.map(witnessed);
+  return faults.map((fault, at) => [
     (fault.policy === undefined ? "" : `${fault.policy}: `) + label(fault.fault),
     `asked ${fault.asked}`,
     delivered(fault),
+    ...(seen.some((each) => each !== "") ? [seen[at] ?? ""] : []),
     occasions(fault),
   ]);
-  const { escaped } = evidence;
-  const table = alignColumns([...rows, ...(escaped.length > 0 ? [["escaped"]] : [])]).map((line, at) => {
-    return at < rows.length && evidence.faults[at]?.applied === 0 ? paint(YELLOW, line) : line;
-  });
-  const lines = [`mishap: ${head}`, ...table.slice(0, rows.length).map((line) => `  ${line}`)];
+}
+
+/** Whose bytes were carried, and what escaped: label, text, whether it escaped. */
+function restRows({ coverage, escaped }: Evidence): [string, string, boolean][] {
+  const rows: [string, string, boolean][] = (coverage === undefined ? [] : coverageLines(coverage)).map(
+    ({ text, escaped }, at) => [at === 0 ? "coverage" : "", text, escaped],
+  );
   if (escaped.length > 0) {
-    const width = Math.max(9, ...rows.map(([name = ""]) => name.length + 2));
     const shown = escaped.slice(0, MOST_ESCAPES_SHOWN).map((flow) => {
       return `${flow.peer} (pid ${flow.pid} ${flow.program}, ${flow.reason})`;
     });
     const more = escaped.length > shown.length ? `, and ${formatCount(escaped.length - shown.length)} more` : "";
     const text = `${formatPlural(escaped.length, "flow")} not intercepted: ${shown.join(", ")}${more}`;
-    lines.push(`  ${paint(YELLOW, `${"escaped".padEnd(width)}${text}`)}`);
+    rows.push(["escaped", text, true]);
   }
-  lines[0] = paint(BOLD, lines[0] ?? "");
-  for (const note of evidence.notes) lines.push(`  ${paint(YELLOW, `note: ${note}`)}`);
-  return `${lines.join("\n")}\n`;
+  return rows;
+}
+
+/** One a program; where there are many, those that moved most, and the sums of all. */
+function coverageLines(coverage: readonly CoverageRow[]): { text: string; escaped: boolean }[] {
+  if (coverage.length === 0) return [{ text: "the kernel saw no flow", escaped: false }];
+  const few = coverage.length <= MOST_COVERAGE_LINES;
+  const shown = few ? coverage : coverage.slice(0, MOST_COVERAGE_LINES - STATES.length);
+  const sums = few ? [] : STATES.flatMap((state) => sumOf(state, coverage) ?? []);
+  const named = shown.map((row) => ({ ...row, who: `${row.program} (pid ${row.pid})` }));
+  const cells = [...named, ...sums].map(({ who, state, flows, bytes_up, bytes_down }) => [
+    who,
+    state,
+    formatPlural(flows, "flow"),
+    `${formatBytes(bytes_up)} up`,
+    `${formatBytes(bytes_down)} down`,
+  ]);
+  const states = [...named, ...sums].map(({ state }) => state);
+  return alignColumns(cells).map((text, at) => ({ text, escaped: states[at] === "escaped" }));
+}
+
+function sumOf(
+  state: CoverageRow["state"],
+  coverage: readonly CoverageRow[],
+): (Omit<CoverageRow, "program" | "pid"> & { who: string }) | undefined {
+  const rows = coverage.filter((row) => row.state === state);
+  if (rows.length === 0) return undefined;
+  const sum = (of: (row: CoverageRow) => number): number => rows.reduce((all, row) => all + of(row), 0);
+  return {
+    who: `in all (${formatCount(rows.length)} rows)`,
+    state,
+    flows: sum(({ flows }) => flows),
+    bytes_up: sum(({ bytes_up }) => bytes_up),
+    bytes_down: sum(({ bytes_down }) => bytes_down),
+  };
+}
+
+function witnessed(fault: FaultEvidence): string {
+  if (fault.witnessed_p50_ns !== undefined) return `witnessed p50 ${formatDurationNs(fault.witnessed_p50_ns)}`;
+  if (fault.witnessed_ppm !== undefined) return `witnessed ${formatPpm(fault.witnessed_ppm)}`;
+  return fault.witnessed === undefined ? "" : `witnessed ${formatCount(fault.witnessed)}`;
 }
 
 /** `packet_loss` is what everybody calls loss; the rest is the field's name in words. */

@@ -20,8 +20,8 @@ function userId(): number {
 }
 
 /** A path that no other segment has: `mishap-<uid>-<project id>-<8 hex digits>`. */
-export function newSegmentPath(project: string, directory: string): string {
-  return join(directory, `mishap-${userId()}-${projectId(project)}-${randomBytes(4).toString("hex")}`);
+export function newSegmentPath(project: string, directory = SEGMENT_DIRECTORY, uid = userId()): string {
+  return join(directory, `mishap-${uid}-${projectId(project)}-${randomBytes(4).toString("hex")}`);
 }
 
 /** This user's segment files, valid or not, with the project each belongs to. */

@@ -2,7 +2,7 @@
 
 export { type Courier, startCourier } from "./courier.js";
 export { contractDocument } from "./document.js";
-export { projectId, SEGMENT_DIRECTORY, sweep } from "./files.js";
+export { newSegmentPath, projectId, SEGMENT_DIRECTORY, sweep } from "./files.js";
 export type { TimeHistogram } from "./histogram.js";
 export { type Janitor, startJanitor } from "./janitor.js";
 export {

@@ -155,6 +155,8 @@ export interface NativeAddon {
   intercepted(): string | undefined;
   /** Sockets that this thread opens from now on, and names that it looks up, are bound to a policy; -1: to none. */
   enterPolicy(policy: number): void;
+  /** From now on no other process of this user can look into this one, take its descriptors or trace it. */
+  hideProcess(): void;
   /** This thread, as the kernel numbers it. */
   threadId(): number;
 }

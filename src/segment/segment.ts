@@ -35,6 +35,8 @@ export interface CreateOptions {
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
+  /** Where it goes, from `newSegmentPath`, when that has to be known beforehand. */
+  path?: string;
 }
 
 /** What flows carried: uplink, downlink. */
@@ -86,7 +88,7 @@ export class Segment {
   static create(options: CreateOptions): Segment {
     const directory = options.directory ?? SEGMENT_DIRECTORY;
     sweep(directory);
-    const path = newSegmentPath(options.project, directory);
+    const path = options.path ?? newSegmentPath(options.project, directory);
     const journal = options.journal ?? false;
     const capacities: Capacities = {
       policies: 256,

@@ -70,7 +70,7 @@ export class TestPolicy implements Source {
       version: VERSION,
       seed: runSeed(segment),
       exitCode: 0,
-      policies: [{ name: this.#name, policy, asked: describeFaults(policy), counters }],
+      policies: [{ name: this.#name, policy, slots: [slot], asked: describeFaults(policy), counters }],
       escaped: [],
       unreachable: undefined,
       notes: [],

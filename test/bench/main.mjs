@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { kernel } from "./kernel.mjs";
 import { BARE, build, instructionsAdded, interleaved, measure, under, yardstick } from "./yardstick.mjs";
 
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length);
@@ -312,7 +313,18 @@ async function* published() {
   };
 }
 
-const figures = { instructions, pairs, calls, bulk, latency, links, rate, loss, policies };
+const figures = {
+  instructions,
+  pairs,
+  calls,
+  bulk,
+  latency,
+  links,
+  rate,
+  loss,
+  policies,
+  kernel: () => kernel({ quick }),
+};
 
 if (only !== undefined && !(only in figures)) {
   console.error(`--only=${only} is not a figure: say one of ${Object.keys(figures).join(", ")}`);

@@ -35,6 +35,7 @@ describe("help", () => {
       "run",
       "policy",
       "stop",
+      "observe",
       "doctor",
       "contract",
       "completion",

@@ -47,7 +47,7 @@ function facts(written: object, counted: PolicyCounters, changes: Partial<RunFac
     seed: 0x7f3an,
     exitCode: 0,
     durationMs: 12.4,
-    policies: [{ policy, asked: describeFaults(policy), counters: counted }],
+    policies: [{ policy, slots: [0], asked: describeFaults(policy), counters: counted }],
     escaped: [],
     unreachable: undefined,
     notes: [],

@@ -1,0 +1,152 @@
+/**
+ * The kernel's witness of one run: the loader beside it, the program born into its cgroup, and at the end what the
+ * kernel saw, put together with what the interceptor says.
+ */
+
+import type { KernelFacts } from "../report/evidence.js";
+import type { Accounts } from "../report/schema.js";
+import { native, newSegmentPath, type Segment } from "../segment/index.js";
+import { readAccounts, readAdjustments } from "./accounts.js";
+import { addUp, buildCoverage, type Coverage, type Known } from "./coverage.js";
+import type { Invoker } from "./invoker.js";
+import { KernelError, type KernelReading, type Loader, startLoader } from "./loader.js";
+import { witnessFault } from "./witnessed.js";
+
+/** What the kernel's witness says of a run, and the flows that escaped. */
+export interface Testimony {
+  readonly facts: KernelFacts;
+  readonly escaped: Coverage["escaped"];
+}
+
+const GONE_WITHIN_MS = 2000;
+
+/** A witness at work. */
+export class Witness {
+  /** Where the run's segment has to be: the interceptor finds the loader beside it. */
+  readonly segmentPath: string;
+  /** What evidence should say besides. */
+  readonly notes: string[] = [];
+  readonly #loader: Loader;
+  readonly #startedMs = performance.now();
+  #lost: string | undefined;
+
+  /**
+   * Starts the witness of this process's run. It needs root, or sudo.
+   *
+   * @param project - of the run
+   * @param owner - whose the run is going to be; default: this process's user
+   * @throws KernelError with one sentence when it is not to be had
+   */
+  static async start(project: string, owner?: Invoker): Promise<Witness> {
+    const uid = owner?.uid ?? process.getuid?.() ?? 0;
+    const gid = owner?.gid ?? process.getgid?.() ?? 0;
+    const path = newSegmentPath(project, undefined, uid);
+    const whose = ["--uid", String(uid), "--gid", String(gid), "--for", String(process.pid)];
+    try {
+      return new Witness(path, await startLoader(["run", "--segment", path, ...whose, "--arrivals"]));
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      throw new KernelError(`the kernel's witness is not to be had: ${error.message}`);
+    }
+  }
+
+  private constructor(segmentPath: string, loader: Loader) {
+    this.segmentPath = segmentPath;
+    this.#loader = loader;
+    native.hideProcess(); // the program runs as the same user and must not get at the loader's pipes
+    for (const { name, ok, reason } of loader.ready.hooks) {
+      if (!ok)
+        this.notes.push(`the kernel's witness goes without ${name}: ${reason ?? "the kernel would not take it"}`);
+    }
+    void loader.ended.then((reason) => {
+      if (reason !== undefined) this.#lose(reason);
+    });
+  }
+
+  /** Does what starts the program in the run's cgroup, so that the program is born there; we ourselves are not of it. */
+  async within<Result>(start: () => Result): Promise<Result> {
+    await this.#loader.join(process.pid);
+    try {
+      return start();
+    } finally {
+      await this.#loader.leave(process.pid).catch(() => {
+        // It was lost just now, and says so itself; the program runs.
+      });
+    }
+  }
+
+  /**
+   * What the kernel saw, and whether that is what the interceptor says; undefined where the witness was lost.
+   *
+   * @param throughout - whether the faults were in force until the program's end
+   */
+  async testify(
+    segment: Segment,
+    programs: Pick<Known, "programOf" | "carries">,
+    throughout: boolean,
+  ): Promise<Testimony | undefined> {
+    const earlier = readAccounts(segment).flows;
+    let reading: KernelReading;
+    try {
+      reading = await this.#loader.flows();
+    } catch (error) {
+      this.#lose(error instanceof Error ? error.message : String(error));
+      return undefined;
+    }
+    this.#noteLosses(reading);
+    const accounts = readAccounts(segment);
+    const known: Known = {
+      flows: [...new Map(reading.flows.map((flow) => [flow.cookie, flow])).values()],
+      older: reading.summary.older,
+      accounts: accounts.flows,
+      earlier,
+      folded: accounts.folded,
+      lost: reading.summary.lost_events + reading.summary.without_row > 0,
+      programOf: (flow) => programs.programOf(flow),
+      carries: (process) => programs.carries(process),
+    };
+    const { rows, escaped, disagreements } = buildCoverage(known);
+    const sums = (direction: 0 | 1): Accounts => addUp(known, direction, readAdjustments(segment, direction));
+    const seen = {
+      reading,
+      accounts: accounts.flows,
+      floors: native.histogramBucketFloors(),
+      throughout,
+    };
+    return {
+      escaped,
+      facts: {
+        coverage: rows,
+        accounts: { uplink: sums(0), downlink: sums(1) },
+        disagreements,
+        witnessed: (asked, policy) => witnessFault(seen, asked, policy),
+      },
+    };
+  }
+
+  /** Ends it; resolves once nothing of it is left, or after two seconds. */
+  async close(): Promise<void> {
+    this.#loader.close();
+    const late = new Promise<void>((resolve) => setTimeout(resolve, GONE_WITHIN_MS).unref());
+    await Promise.race([this.#loader.ended, late]);
+  }
+
+  #lose(reason: string): void {
+    if (this.#lost !== undefined) return;
+    this.#lost = reason;
+    const seconds = ((performance.now() - this.#startedMs) / 1000).toFixed(1);
+    this.notes.push(`the kernel's witness was lost after ${seconds} s, and says nothing of this run: ${reason}`);
+  }
+
+  #noteLosses({ summary }: KernelReading): void {
+    const { lost_events, without_row, lost_bytes_up, lost_bytes_down } = summary;
+    if (lost_events > 0) {
+      const bytes = lost_bytes_up + lost_bytes_down;
+      this.notes.push(
+        `the kernel's witness lost ${lost_events} events, and ${bytes} bytes with them are not in coverage`,
+      );
+    }
+    if (without_row > 0)
+      this.notes.push(`${without_row} sockets found no room in the kernel's table and are not in coverage`);
+  }
+}
