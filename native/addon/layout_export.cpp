@@ -8,7 +8,7 @@
 
 namespace mishap {
 
-static_assert(kLayoutHash == 0xf02b080be007709aull,
+static_assert(kLayoutHash == 0x0a1057e8373cc270ull,
               "the layout changed: change src/segment, its test, docs/contract.md and this hash with it");
 
 namespace {
@@ -64,6 +64,7 @@ constexpr Constant kConstants[] = {
     {"headerUnix", kHeaderUnix},
     {"headerNames", kHeaderNames},
     {"headerLegacy", kHeaderLegacy},
+    {"headerKernel", kHeaderKernel},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

@@ -84,6 +84,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::read_flows>("readFlows"),
                            InstanceMethod<&NativeSegment::carried>("carried"),
                            InstanceMethod<&NativeSegment::totals>("totals"),
+                           InstanceMethod<&NativeSegment::accounts>("accounts"),
                            InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
                            InstanceMethod<&NativeSegment::activate>("activate"),
                            InstanceMethod<&NativeSegment::pause>("pause"),
@@ -371,6 +372,49 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     Napi::Object result = Napi::Object::New(info.Env());
     result["flows"] = Napi::Number::New(info.Env(), static_cast<double>(load(&segment.header->flows_opened)));
     result["ops"] = Napi::Number::New(info.Env(), static_cast<double>(ops));
+    return result;
+  }
+
+  template <class UpToDown>
+  static Napi::Array both_ways(Napi::Env env, UpToDown bytes) {
+    Napi::Array pair = Napi::Array::New(env, kDirections);
+    for (u32 d = 0; d < kDirections; d++) pair[d] = Napi::Number::New(env, static_cast<double>(bytes(d)));
+    return pair;
+  }
+  static Napi::Object account_of(Napi::Env env, const Flow& flow) {
+    const FlowDirection* sides[] = {&flow.up, &flow.down};
+    Napi::Object account = Napi::Object::New(env);
+    account["cookie"] = Napi::BigInt::New(env, uint64_t{load(&flow.cookie)});
+    account["pid"] = Napi::Number::New(env, load(&flow.pid));
+    account["policy"] = Napi::Number::New(env, load(&flow.policy));
+    account["called"] = both_ways(env, [&](u32 d) { return load(&sides[d]->called); });
+    account["adjusted"] = both_ways(env, [&](u32 d) { return load(&sides[d]->adjusted); });
+    account["held"] = both_ways(env, [&](u32 d) { return load(&sides[d]->held) + (d == 0 ? load(&flow.line_bytes) : 0); });
+    return account;
+  }
+  // What flows account for, those of look-ups aside, and what processes do for flows whose rows were given to others.
+  Napi::Value accounts(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    Napi::Env env = info.Env();
+    Napi::Array flows = Napi::Array::New(env), processes = Napi::Array::New(env);
+    for (u32 i = 0; i < segment.count.flows; i++) {
+      const Flow& flow = segment.flows[i];
+      if (load_acquire(&flow.cookie) == 0 || load(&flow.role) == static_cast<u8>(Role::Resolver)) continue;
+      flows[flows.Length()] = account_of(env, flow);
+    }
+    for (u32 i = 0; i < segment.count.processes; i++) {
+      const Process& process = segment.processes[i];
+      if (load(&process.folded_flows) == 0) continue;
+      Napi::Object account = Napi::Object::New(env);
+      account["pid"] = Napi::Number::New(env, load(&process.pid));
+      account["flows"] = Napi::Number::New(env, static_cast<double>(load(&process.folded_flows)));
+      account["called"] = both_ways(env, [&](u32 d) { return load(&process.folded_called[d]); });
+      account["adjusted"] = both_ways(env, [&](u32 d) { return load(&process.folded_adjusted[d]); });
+      processes[processes.Length()] = account;
+    }
+    Napi::Object result = Napi::Object::New(env);
+    result["flows"] = flows;
+    result["processes"] = processes;
     return result;
   }
 

@@ -1,6 +1,10 @@
 // One socket's conversation: what decisions depend on, and what was counted. Keyed by socket cookie.
 // Slots are never emptied: an idle one (closed) is taken over when its window of the table is full, after
-// its counters were folded into its policy's stats.
+// its counters were folded into its policy's stats and its accounts into its process's row.
+//
+// Where the kernel watches (kHeaderKernel), a flow's bytes are accounted for to the last one:
+//   uplink    what the kernel sent = called + adjusted - held - line_bytes
+//   downlink  what the kernel handed out = called - adjusted + held
 #pragma once
 
 #include "fields.h"
@@ -21,8 +25,11 @@ enum class FlowState : u8 { Open, Idle, Reset };
   FIELD(u8, unit_lost, "1: the rest of the current unit is swallowed too")                            \
   ARRAY(u8, reserved, 2, "zero")                                                                      \
   FIELD(u64, folded_units, "units already counted in stats")                                          \
-  FIELD(u64, folded_ops, "ops already counted in stats")
-MISHAP_STRUCT(FlowDirection, 56, "A flow's state in one direction.", MISHAP_FLOW_DIRECTION)
+  FIELD(u64, folded_ops, "ops already counted in stats")                                              \
+  FIELD(u64, called, "where the kernel watches: bytes that the program's own calls moved, by their results") \
+  FIELD(i64, adjusted, "injected + duplicated - dropped - cut, as stats' accounts have them")         \
+  FIELD(u64, held, "uplink: held back so that others overtake; downlink: received and not handed over yet")
+MISHAP_STRUCT(FlowDirection, 80, "A flow's state in one direction.", MISHAP_FLOW_DIRECTION)
 
 #define MISHAP_FLOW(FIELD, ARRAY)                                                                     \
   FIELD(u64, cookie, "SO_COOKIE; names looked up use a hash with the top bit set; 0 free")            \
@@ -54,7 +61,8 @@ MISHAP_STRUCT(FlowDirection, 56, "A flow's state in one direction.", MISHAP_FLOW
   FIELD(u64, line_head_due_ns, "when the first of them leaves; CLOCK_MONOTONIC, 0 none")              \
   FIELD(u64, line_tail_due_ns, "when the last of them leaves: nothing sent later leaves before")      \
   FIELD(i32, line_error, "errno that the line met when it sent, for the program's next call; 0 none")  \
-  FIELD(u32, line_room, "a futex: counts the times that bytes left a line somebody waits for")
-MISHAP_STRUCT(Flow, 256, "A flow.", MISHAP_FLOW)
+  FIELD(u32, line_room, "a futex: counts the times that bytes left a line somebody waits for")        \
+  ARRAY(u64, spare, 2, "zero: whole cache lines a flow")
+MISHAP_STRUCT(Flow, 320, "A flow.", MISHAP_FLOW)
 
 }  // namespace mishap

@@ -4,6 +4,7 @@
 #include "flow.h"
 #include "header.h"
 #include "journal.h"
+#include "kernel.h"
 #include "row.h"
 #include "stats.h"
 #include "tables.h"
@@ -16,7 +17,8 @@ constexpr const StructLayout* kLayout[] = {
     &layout_of::RowDirectionFields::layout, &layout_of::TargetFields::layout,   &layout_of::BindingFields::layout,
     &layout_of::ProcessFields::layout, &layout_of::OwnerFields::layout,         &layout_of::FlowFields::layout,
     &layout_of::FlowDirectionFields::layout, &layout_of::LinkFields::layout,    &layout_of::StatsFields::layout,
-    &layout_of::HistogramFields::layout, &layout_of::EventFields::layout,
+    &layout_of::HistogramFields::layout, &layout_of::EventFields::layout,    &layout_of::KernelSocketFields::layout,
+    &layout_of::KernelArrivalFields::layout,
 };
 
 // FNV-1a over every name, type, offset and size.

@@ -28,6 +28,16 @@ constexpr u64 histogram_floor_ns(u32 bucket) {
 }
 static_assert(histogram_bucket(histogram_floor_ns(1000)) == 1000 && histogram_bucket(histogram_floor_ns(4711)) == 4711);
 
+// What became of bytes between a program's calls and the kernel's.
+enum class Account : u8 {
+  Dropped,     // lost on purpose: loss in drop mode, a spent budget
+  Cut,         // cut off by a payload mutation, or lost with a line, a connection or a unit that was held back
+  Injected,    // added by a payload mutation
+  Duplicated,  // extra copies
+  Count
+};
+constexpr u32 kAccounts = static_cast<u32>(Account::Count);
+
 #define MISHAP_STATS(FIELD, ARRAY)                                                                \
   ARRAY(u64, verdicts, 90, "9 stages x 10 verdicts; continue and skipped are derived by the reader") \
   ARRAY(u64, applied, 34, "17 faults x 2 directions: real effects counted where they happened")   \
@@ -39,8 +49,9 @@ static_assert(histogram_bucket(histogram_floor_ns(1000)) == 1000 && histogram_bu
   FIELD(u64, lookups, "dns ops")                                                                  \
   FIELD(u64, reserved, "zero")                                                                    \
   FIELD(u64, lost_held_bytes, "bytes held back that their process took with it")                  \
+  ARRAY(u64, accounts, 8, "bytes dropped, cut, injected, duplicated x 2 directions; where the kernel watches") \
   ARRAY(u16, histograms, 24, "12 timed faults x 2 directions: 1 + row of the histograms region; 0 none")
-MISHAP_STRUCT(Stats, 1136, "Counters of a policy.", MISHAP_STATS)
+MISHAP_STRUCT(Stats, 1200, "Counters of a policy.", MISHAP_STATS)
 
 #define MISHAP_HISTOGRAM(FIELD, ARRAY)                                                            \
   FIELD(u64, count, "samples")                                                                    \
@@ -50,6 +61,7 @@ MISHAP_STRUCT(Stats, 1136, "Counters of a policy.", MISHAP_STATS)
   FIELD(u64, asked_sum_ns, "what the decisions asked for, summed over the same samples")          \
   ARRAY(u32, buckets, 5120, "log-linear, see native/contract/stats.h")
 MISHAP_STRUCT(Histogram, 20520, "Delivered time of one fault of one policy in one direction.", MISHAP_HISTOGRAM)
+static_assert(kAccounts * kDirections == 8);
 static_assert(kHistogramBuckets == 5120 && kFaults == 17 && kTimedFaults == 12 && kStages == 9 && kVerdicts == 10);
 
 }  // namespace mishap

@@ -24,8 +24,11 @@ enum class ProcessState : u32 { Free, Starting, Attached, Execing, Gone };
   FIELD(u64, start, "clock ticks since boot")                                           \
   FIELD(u64, since_ns, "CLOCK_MONOTONIC of the last state change")                      \
   ARRAY(char, lineage, 40, "who started whom in which order, such as 0.2/1")            \
-  ARRAY(char, program, 64, "path or name, its end where it is longer")
-MISHAP_STRUCT(Process, 128, "A process that carries the interceptor.", MISHAP_PROCESS)
+  ARRAY(char, program, 64, "path or name, its end where it is longer")                  \
+  FIELD(u64, folded_flows, "flows that it opened and whose slot changed hands; where the kernel watches") \
+  ARRAY(u64, folded_called, 2, "of these, by direction: FlowDirection's called")        \
+  ARRAY(i64, folded_adjusted, 2, "and its adjusted")
+MISHAP_STRUCT(Process, 168, "A process that carries the interceptor.", MISHAP_PROCESS)
 
 enum class OwnerSource : u32 { Interceptor = 1, Kernel = 2 };
 

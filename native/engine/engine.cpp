@@ -14,8 +14,6 @@ namespace {
 u64 unit_of(const FlowDirection& state) { return state.progress >> kOffsetBits; }
 u64 offset_in(const FlowDirection& state) { return state.progress & (kOneUnit - 1); }
 
-FlowDirection* side(Flow* flow, Direction direction) { return direction == Direction::Uplink ? &flow->up : &flow->down; }
-
 bool carries_data(OpKind kind) { return kind == OpKind::Send || kind == OpKind::Recv; }
 
 void advance(const Call& call, FlowDirection* state, u64 bytes) {
@@ -186,7 +184,7 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   call->now_ns = now_ns;
   call->draw_key = draw_key(row.seed, load(&flow->key), kind, direction);
 
-  FlowDirection* state = side(flow, direction);
+  FlowDirection* state = side_of(flow, direction);
   FlowDirection& draft = call->draft;
   draft.bytes = load(&state->bytes);
   draft.ops = load(&state->ops);
@@ -271,7 +269,7 @@ void commit(Call* call, const Step& step, u64 bytes) {
   call->progressed = true;
   Flow* flow = call->flow;
   if (call->kind == OpKind::Connect) return;
-  FlowDirection* state = side(flow, call->direction);
+  FlowDirection* state = side_of(flow, call->direction);
   if (call->stream) {
     if (load(&state->progress) != call->start.progress && offset_in(call->start)) {
       u64* bits = &call->segment->header->determinism;
@@ -292,11 +290,11 @@ void finish(Call* call) {
   Flow* flow = call->flow;
   if (call->kind == OpKind::Connect || call->kind == OpKind::Dns) {
     Stats* stats = stats_of(*call->segment, call->policy);
-    if (call->kind == OpKind::Dns && !call->progressed && !call->stream) add(&side(flow, call->direction)->progress, u64{0} - kOneUnit);
+    if (call->kind == OpKind::Dns && !call->progressed && !call->stream) add(&side_of(flow, call->direction)->progress, u64{0} - kOneUnit);
     if (stats && call->progressed) add(call->kind == OpKind::Connect ? &stats->connects : &stats->lookups, u64{1});
     return;
   }
-  FlowDirection* state = side(flow, call->direction);
+  FlowDirection* state = side_of(flow, call->direction);
   if (!call->progressed) {
     if (!call->stream) add(&state->progress, u64{0} - kOneUnit);
     return;
@@ -307,7 +305,7 @@ void finish(Call* call) {
 }
 
 void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 bytes) {
-  FlowDirection* state = side(flow, direction);
+  FlowDirection* state = side_of(flow, direction);
   add(&state->ops, u64{1});
   add(&state->bytes, bytes);
   if (Stats* stats = stats_of(segment, load(&flow->policy))) add(&stats->gated_ops[static_cast<u32>(direction)], u64{1});

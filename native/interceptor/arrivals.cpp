@@ -125,7 +125,32 @@ struct View {
   u64 now_ns, next_due_ns;  // 0: nothing is withheld
 };
 
-// Dates what is new on a stream. Bytes that came while nobody looked carry the newest one's stamp.
+// Enters what lies behind the last run, up to `end`, as arrived at `at_ns`. A line with a rate lets bytes trickle: so many
+// pieces of a lump are due one after the other.
+void enter_lump(Socket* socket, Arrivals* a, u64 end, u64 at_ns) {
+  const u64 lump = end - a->dated, piece = socket->wants.rated ? (lump / kPieces > kSegment ? lump / kPieces : kSegment) : lump;
+  while (a->dated < end) {
+    const u64 bytes = end - a->dated < piece ? end - a->dated : piece;
+    enter(a, a->dated + bytes, at_ns, at_ns + foretell(socket, a, bytes, at_ns));
+  }
+}
+
+// Dates what the kernel's side saw arrive, each arrival truly, up to `end`. It counts the stream from its first byte: where
+// the queue ends there is asked behind the queue's length, so that what comes in between makes arrivals later, never earlier.
+void date_by_kernel(int fd, Socket* socket, Arrivals* a, u64 end, u64 now) {
+  KernelArrival seen[kKernelArrivals];
+  u64 received;
+  const u32 count = kernel_arrivals(socket->cookie, seen);
+  if (count == 0 || !stream_received(fd, &received) || received < end) return;
+  const u64 before = received - end;  // bytes of the stream from before the ledger's first
+  for (u32 i = 0; i < count && a->dated < end; i++) {
+    const u64 until = seen[i].end > before ? seen[i].end - before : 0;
+    if (until > a->dated) enter_lump(socket, a, until < end ? until : end, seen[i].at_ns < now ? seen[i].at_ns : now);
+  }
+}
+
+// Dates what is new on a stream. What came while nobody looked is dated by the kernel's side, where it watches; else all of
+// it carries the newest one's stamp.
 void date_stream(int fd, Socket* socket, Arrivals* a, const View& s) {
   int queued = 0;
   const bool any = (s.kernel & POLLIN) || socket->low_water > 1;
@@ -136,14 +161,11 @@ void date_stream(int fd, Socket* socket, Arrivals* a, const View& s) {
     return;
   }
   if (end == a->dated) return;
+  date_by_kernel(fd, socket, a, end, s.now_ns);
+  if (end == a->dated) return;
   bool there;
   u64 at = load(&socket->flow->dated) ? stamp_of(fd, static_cast<u64>(queued), s.now_ns, nullptr, nullptr, &there) : s.now_ns;
-  // A line with a rate lets bytes trickle: so many pieces of a lump are due one after the other.
-  const u64 lump = end - a->dated, piece = socket->wants.rated ? (lump / kPieces > kSegment ? lump / kPieces : kSegment) : lump;
-  while (a->dated < end) {
-    const u64 bytes = end - a->dated < piece ? end - a->dated : piece;
-    enter(a, a->dated + bytes, at, at + foretell(socket, a, bytes, at));
-  }
+  enter_lump(socket, a, end, at);
 }
 
 // A datagram is dated when it is the next: the kernel shows no other.

@@ -146,10 +146,12 @@ bool data_within(const Incoming& in, Flow* flow, u64 limit_ns, bool nonblocking)
 // Units and copies that wait to be received.
 struct Pending {
   Socket* socket;
-  void push(const u8* bytes, u64 size, const engine::Decision& d, bool copy, const Arrival& arrival) {
+  // False: there is no memory for it.
+  bool push(const u8* bytes, u64 size, const engine::Decision& d, bool copy, const Arrival& arrival) {
     iovec part = {const_cast<u8*>(bytes), size};
     Held* held = make_held(&part, 1, 0, size);
-    if (!held) return;
+    if (!held) return false;
+    count_held(socket, Direction::Downlink, static_cast<i64>(size));
     held->window = copy ? 0 : d.hold_window;
     held->copies = copy ? 0 : d.copies;
     held->address_length = arrival.source_length < sizeof(held->address) ? arrival.source_length : 0;
@@ -159,6 +161,7 @@ struct Pending {
     Held** link = &socket->held[1];
     while (*link) link = &(*link)->next;
     *link = held;
+    return true;
   }
   // One that is due: its window used up, its time come, or `any` (nothing else can come).
   Held* pop(bool any) {
@@ -196,7 +199,8 @@ void put_first(Socket* socket, Held* held) {
   socket->held[1] = held;
 }
 
-// Hands over a withheld unit; on streams what does not fit stays first in line, and so do its copies.
+// Hands over a withheld unit; on streams what does not fit stays first in line, and so do its copies, and all that is only
+// looked at.
 ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
   u64 room = in.total < held->bytes ? in.total : held->bytes;
   scatter(held->data, room, in.parts, in.count);
@@ -205,15 +209,24 @@ ssize_t deliver(const Incoming& in, Socket* socket, Held* held) {
     in.message->msg_flags = !socket->stream && room < held->bytes ? MSG_TRUNC : 0;
   }
   name_sender(in, &held->address, held->address_length);
+  if (in.flags & MSG_PEEK) {
+    put_first(socket, held);
+    return static_cast<ssize_t>(room);
+  }
   if (held->overtaken) record_time(self.segment, socket->policy, Fault::PacketReorder, Direction::Downlink, now_ns() - held->since_ns, 0);
   held->overtaken = 0;
-  if (socket->stream && room < held->bytes) {
+  const bool more = socket->stream && room < held->bytes;
+  count_held(socket, Direction::Downlink, -static_cast<i64>(more ? room : held->bytes));
+  if (!more) account_for(socket, Direction::Downlink, Account::Cut, held->bytes - room);
+  if (more) {
     memmove(held->data, held->data + room, held->bytes - room);
     held->bytes -= room;
     put_first(socket, held);
   } else if (held->copies) {
     held->copies--;
     count_applied(self.segment, socket->policy, Fault::PacketDuplicate, Direction::Downlink, 1);
+    account_for(socket, Direction::Downlink, Account::Duplicated, held->bytes);
+    count_held(socket, Direction::Downlink, static_cast<i64>(held->bytes));
     put_first(socket, held);
   } else {
     free_held(held);
@@ -250,9 +263,11 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const 
       case Verdict::Drop:
         if (!d.continued) engine::applied(*call, d.fault, 1);
         engine::commit(call, step, step.bytes);
+        account_for(socket, Direction::Downlink, Account::Dropped, step.bytes);
         done += step.bytes;
         continue;
       case Verdict::Timeout: {
+        account_for(socket, Direction::Downlink, Account::Cut, total - done);
         if (kept) return {Outcome::Deliver, kept};
         u64 start = now_ns(), end = wait_until(start + d.timeout_ns);
         engine::applied_wait(*call, d.fault, end - start, d.timeout_ns);
@@ -261,6 +276,7 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const 
         return {Outcome::Ended, 0};
       }
       default: {
+        account_for(socket, Direction::Downlink, Account::Cut, total - done);
         if (kept && d.error != ErrorKind::Reset) return {Outcome::Deliver, kept};
         int error = break_connection(in.fd, socket, d.error);
         engine::applied(*call, d.fault, 1);
@@ -274,12 +290,13 @@ Received sort_out(engine::Call* call, Socket* socket, const Incoming& in, const 
       }
     }
     if (d.hold && may_hold(socket, Direction::Downlink, d.hold_window)) {
-      pending.push(bytes + done, step.bytes, d, false, arrival);
+      if (!pending.push(bytes + done, step.bytes, d, false, arrival)) account_for(socket, Direction::Downlink, Account::Cut, step.bytes);
     } else {
       if (kept != done) memmove(bytes + kept, bytes + done, step.bytes);
       pending.overtaken(1);
       for (u32 i = 0; i < d.copies; i++) {
-        pending.push(bytes + kept, step.bytes, d, true, arrival);
+        if (!pending.push(bytes + kept, step.bytes, d, true, arrival)) break;
+        account_for(socket, Direction::Downlink, Account::Duplicated, step.bytes);
         engine::applied(*call, Fault::PacketDuplicate, 1);
       }
       kept += step.bytes;
@@ -342,11 +359,13 @@ ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
     return arrival.bytes;
   }
   gather(in.parts, in.count, 0, buffer, bytes);
+  const u64 received = static_cast<u64>(arrival.bytes);  // more than there is room for: of a datagram, by MSG_TRUNC
   if (mutation.type != MutationType::None) {
     bytes = engine::mutate(mutation, buffer, bytes, in.total < capacity ? in.total : capacity);
     if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
     engine::commit_mutation(call, mutation);
   }
+  account_for_change(socket, Direction::Downlink, received, bytes);
   Received result = sort_out(&call, socket, in, arrival, buffer, bytes);
   int kept = errno;
   scatter(buffer, result.bytes, in.parts, in.count);
@@ -472,10 +491,9 @@ ssize_t receive_all(const Incoming& in, Socket* socket, RealReceive original, co
 
 }  // namespace
 
-ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments) {
-  Guard guard;
-  Socket* socket = guard ? socket_of(in.fd) : nullptr;
-  if (!socket || !active()) return original(arguments);
+namespace {
+
+ssize_t receive_on(Socket* socket, const Incoming& in, RealReceive original, const void* arguments) {
   int kept = errno;
   bool in_force = faulted(in.fd, socket, nullptr, 0);
   errno = kept;
@@ -497,6 +515,17 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
   return all ? receive_all(in, socket, original, arguments) : receive_faulted(in, socket, original, arguments);
 }
 
+}  // namespace
+
+ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments) {
+  Guard guard;
+  Socket* socket = guard ? socket_of(in.fd) : nullptr;
+  const ssize_t n = socket && active() ? receive_on(socket, in, original, arguments) : original(arguments);
+  Socket* received_by = socket ? socket : noted_socket(in.fd);
+  if (received_by && !(in.flags & MSG_PEEK)) count_called(received_by->flow, Direction::Downlink, n);
+  return n;
+}
+
 // The usual call in as few steps as can be: a settled socket whose arrivals need no date, and no stage touches what came.
 // Anything else goes the long way.
 template <class Original>
@@ -504,6 +533,12 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
   auto long_way = [&] {
     return receive_through(in, [](const void* p) { return (*static_cast<const Original*>(p))(); }, &original);
   };
+  if (Flow* flow = quiet_flow(in.fd)) {
+    const ssize_t n = original();
+    if (n >= 0) count_op(&flow->down);
+    if (!(in.flags & MSG_PEEK)) count_called(flow, Direction::Downlink, n);
+    return n;
+  }
   Socket* socket = settled_socket(in.fd);
   if (!socket || !socket->wants.undated || socket->linked || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
   if (!socket->stream && socket->wants.downlink_only) return long_way();
@@ -517,11 +552,13 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
   const u64 bytes = static_cast<u64>(arrival.bytes) < in.total ? static_cast<u64>(arrival.bytes) : in.total;
   if (arrival.from_inside) {
     engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
+    count_called(flow, Direction::Downlink, arrival.bytes);
     return arrival.bytes;
   }
   engine::Passing passing;
   if (engine::pass_whole(&passing, self.segment, flow, Direction::Downlink, bytes, coarse_now_ns())) {
     engine::passed(passing, static_cast<i64>(bytes));
+    count_called(flow, Direction::Downlink, arrival.bytes);
     return arrival.bytes;
   }
   arrival.at_ns = now_ns();
@@ -530,7 +567,9 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
     Guard guard;
     n = hand_over(in, socket, arrival);
   }
-  return n != kNothing ? n : long_way();
+  if (n == kNothing) return long_way();
+  count_called(flow, Direction::Downlink, n);
+  return n;
 }
 
 namespace slow {
@@ -577,7 +616,11 @@ int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* tim
     Socket* socket = guard && active() ? socket_of(fd) : nullptr;
     in_force = socket && (faulted(fd, socket, nullptr, 0) || socket->resolver);
   }
-  if (!in_force) return real.recvmmsg(fd, messages, count, flags, timeout);
+  if (!in_force) {
+    const int got = real.recvmmsg(fd, messages, count, flags, timeout);
+    count_straight(fd, Direction::Downlink, flags & MSG_PEEK ? 0 : bytes_of(messages, got));
+    return got;
+  }
   u64 due = timeout ? now_ns() + static_cast<u64>(timeout->tv_sec) * kSecond + static_cast<u64>(timeout->tv_nsec) : 0;
   int kept = errno;
   unsigned got = 0;

@@ -57,6 +57,7 @@ struct Self {
   Segment segment;
   u32 held;          // units held back anywhere in this process
   u32 linked;        // 1 once a flow of this process is linked
+  bool counted;      // the kernel watches: every byte is accounted for (contract/flow.h)
   u32 marked_lookups;  // 1: getaddrinfo's flags may name the policy of a look-up (inside.cpp)
   char lineage[40];
   char courier_path[108];
@@ -153,8 +154,10 @@ struct Socket {
   Held* held[kDirections];
   u32 generation;          // of the header when `policy` was resolved
   u32 calm_generation;     // of the header when nothing was asked of this socket, whoever its peer; 0 never
+  u32 quiet_generation;    // the same, where every byte is counted: then no socket is calm
   u32 settled_generation;  // of the header when its policy was known and no name could change that any more; 0 never
   i32 policy;              // mirrors flow->policy
+  i32 claimed;             // 2 + the policy that the kernel knows of this flow; 0: it was told of none
   i32 error_behind;        // the connection broke behind the bytes last handed over: what the next receive meets
   u8 family;               // AF_*
   u8 protocol;             // Protocol
@@ -174,6 +177,7 @@ struct Socket {
   u16 local_port;
   i32 bound_policy;    // by name, when it was opened; -1 none
   Caller owner;        // whose thread's binding holds for it
+  bool accepted;       // here: it belongs to whose listener it came from
   bool by_caller;      // nothing is bound to either: it follows the thread that uses it, when last resolved `resolved_for`
   i32 resolved_for;
   bool listening, wants_sni, program_stamps, stamped, resolver;
@@ -208,6 +212,11 @@ inline Flow* calm_flow(int fd) {
   Socket* socket = noted_socket(fd);
   return socket && socket->calm_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
 }
+// The same where every byte is counted.
+inline Flow* quiet_flow(int fd) {
+  Socket* socket = self.counted ? noted_socket(fd) : nullptr;
+  return socket && socket->quiet_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
+}
 // The socket behind a descriptor when its policy is settled and in force and it has no past to see to: nothing held, nothing
 // broken. Then a call that no stage touches needs no closer look; nullptr: it does.
 inline Socket* settled_socket(int fd) {
@@ -217,6 +226,44 @@ inline Socket* settled_socket(int fd) {
   return load(&socket->flow->state) == static_cast<u8>(FlowState::Open) ? socket : nullptr;
 }
 inline void count_op(FlowDirection* direction) { store(&direction->ops, load(&direction->ops) + 1); }
+
+// ---- accounts: what a program's calls moved, and why the kernel's moved more or less (contract/flow.h) -------------------
+
+// A call of the program's moved this much.
+inline void count_called(Flow* flow, Direction direction, i64 bytes) {
+  if (self.counted && flow && bytes > 0) add(&side_of(flow, direction)->called, static_cast<u64>(bytes));
+}
+// The same for a call that went straight to libc; its ops are counted too, as on a calm socket.
+void count_straight(int fd, Direction direction, i64 bytes);
+inline void account_for(Socket* socket, Direction direction, Account reason, u64 bytes) {
+  if (self.counted && socket->flow) account(self.segment, socket->flow, direction, reason, bytes);
+}
+// What one call carries was made longer or shorter.
+inline void account_for_change(Socket* socket, Direction direction, u64 before, u64 after) {
+  if (after > before) account_for(socket, direction, Account::Injected, after - before);
+  else account_for(socket, direction, Account::Cut, before - after);
+}
+// More is held back (or, negative, less) for reordering, or as a copy to be received.
+inline void count_held(Socket* socket, Direction direction, i64 bytes) {
+  if (self.counted && socket->flow) add(&side_of(socket->flow, direction)->held, static_cast<u64>(bytes));
+}
+
+// ---- the kernel's side, kernel.cpp ---------------------------------------------------------------------------------------
+
+// Maps the kernel's table of sockets, handed out at `path`; false: there is none to be had.
+bool meet_kernel(const char* path);
+// The row of a socket, which may be another's a moment later; nullptr: the kernel's side knows none. The rest copies out of it.
+const KernelSocket* kernel_socket(u64 cookie);
+bool kernel_owner(u64 cookie, Owner* out);
+// The newest arrivals, oldest first: how many.
+constexpr u32 kKernelArrivals = MISHAP_KERNEL_ARRIVALS - 1;
+u32 kernel_arrivals(u64 cookie, KernelArrival out[kKernelArrivals]);
+// Bytes that a stream received since it began, those queued included.
+bool stream_received(int fd, u64* bytes);
+// Tells the kernel that this flow is carried here, and by which policy, unless it knows.
+void claim_flow(int fd, Socket* socket);
+// Tells the kernel that the program sent, while nothing of this flow was on its way: what it sent leaves later.
+void tell_call(int fd);
 
 // Our socket behind a descriptor, or nullptr. Looks at an unknown descriptor once.
 Socket* socket_of(int fd);
@@ -397,6 +444,12 @@ void free_held(Held* held);
 inline u64 length_of(const iovec* parts, int count) {
   u64 total = 0;
   for (int i = 0; i < count; i++) total += parts[i].iov_len;
+  return total;
+}
+// What the first `count` messages carried; -1 when there are none.
+inline i64 bytes_of(const mmsghdr* messages, int count) {
+  i64 total = count < 0 ? -1 : 0;
+  for (int i = 0; i < count; i++) total += messages[i].msg_len;
   return total;
 }
 // parts[skip, skip + bytes) as a list of its own; returns how many entries, at most `capacity` (then *bytes shrinks).

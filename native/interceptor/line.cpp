@@ -241,6 +241,7 @@ u64 put_on_line(const Outgoing& out, Socket* socket, u64 skip, u64 bytes, const 
       break;
     }
     done += part;
+    account_for(socket, Direction::Uplink, Account::Duplicated, d.copies * part);
     memset(parcel.part_ns, 0, sizeof(parcel.part_ns));  // the first pieces' wait stands for the whole step
   } while (done < bytes);
   return done;
@@ -305,6 +306,7 @@ bool courier_lost(Socket* socket) {
   if (!line_busy(*socket) || (pid > 0 && (real.syscall(SYS_kill, pid, 0, 0, 0, 0, 0) == 0 || errno == EPERM))) return false;
   const u64 bytes = __atomic_exchange_n(&socket->flow->line_bytes, u64{0}, __ATOMIC_RELAXED);
   if (Stats* stats = stats_of(self.segment, socket->policy)) add(&stats->lost_held_bytes, bytes);
+  account_for(socket, Direction::Uplink, Account::Cut, bytes);
   return true;
 }
 

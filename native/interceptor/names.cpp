@@ -212,10 +212,13 @@ ssize_t receive_answer(const Incoming& in, Socket* socket, RealReceive original,
     Answer answer = still_ours(in.fd, socket) ? decide_lookup(response.name, now_ns(), bound) : Answer::Real;
     if (answer == Answer::Real) return n;
     if (answer == Answer::NotFound) {
+      const u64 received = size;
       size = wire::make_nxdomain(bytes, size, bytes, sizeof(bytes));
       scatter(bytes, size, in.parts, in.count);
+      account_for_change(socket, Direction::Downlink, received, size);
       return static_cast<ssize_t>(size);
     }
+    account_for(socket, Direction::Downlink, Account::Dropped, size);
     if (is_nonblocking(in.fd, in.flags)) {  // the answer is lost; the resolver's own timer decides what follows
       errno = EAGAIN;
       return -1;

@@ -125,6 +125,14 @@ void drop_rows(void* memory) {
   unmap_buffer(static_cast<u8*>(memory), engine::kept_rows_bytes());
 }
 
+// Anew in every image: a descriptor handed down would not survive programs that close theirs.
+void find_kernel() {
+  char path[sizeof(sockaddr_un::sun_path)] = "";
+  append(path, sizeof(path), segment_path());
+  append(path, sizeof(path), ".kernel");
+  meet_kernel(path);
+}
+
 __attribute__((constructor)) void start() {
   int kept = errno;
   resolve_originals();
@@ -152,6 +160,8 @@ __attribute__((constructor)) void start() {
   memcpy(thread.path, self.lineage, sizeof(thread.path));
   thread.named = true;
   enter_process();
+  self.counted = self.attached && (load(&self.segment.header->flags) & kHeaderKernel);
+  if (self.counted) find_kernel();
   have_rows_key = self.attached && pthread_key_create(&rows_key, drop_rows) == 0;
   pthread_atfork(before_fork, unlock_epoll, after_fork_in_child);
   self.ready = true;

@@ -80,9 +80,11 @@ void release_socket(Socket* socket) {
   }
   if (socket->hello) unmap_buffer(socket->hello, 4096);
   free_link(socket);
-  for (Held*& list : socket->held)
-    while (Held* held = list) {
-      list = held->next;
+  for (u32 d = 0; d < kDirections; d++)
+    while (Held* held = socket->held[d]) {
+      socket->held[d] = held->next;
+      count_held(socket, static_cast<Direction>(d), -static_cast<i64>(held->bytes));
+      account_for(socket, static_cast<Direction>(d), Account::Cut, held->bytes);
       free_held(held);
     }
   if (socket->flow) store(&socket->flow->state, static_cast<u8>(FlowState::Idle));
@@ -114,12 +116,18 @@ bool foreign_by_nature(int fd) {
   return true;
 }
 
-// Somebody may have said whose a socket is: by binding its descriptor, or in another process, before it came here.
+// Somebody may have said whose a socket is: by binding its descriptor, or in another process, before it came here. Who made
+// it the kernel knows better. But what was accepted stays with its listener's owner, and what was given to nobody with none.
 void take_owner(Socket* socket) {
-  const Owner* found = find_owner(self.segment, socket->cookie);
-  if (!found) return;
-  socket->bound_policy = load(&found->bound_policy);
-  socket->owner = {load(&found->process), load(&found->tid)};
+  const Owner* said = find_owner(self.segment, socket->cookie);
+  if (said) {
+    socket->bound_policy = load(&said->bound_policy);
+    socket->owner = {load(&said->process), load(&said->tid)};
+  }
+  const bool accepted = socket->accepted || (said && load(&said->role) == static_cast<u32>(Role::Acceptor));
+  Owner seen;
+  if (accepted || (said && socket->owner.tid == 0) || !kernel_owner(socket->cookie, &seen)) return;
+  if (seen.tid) socket->owner = {seen.process, seen.tid};
 }
 
 // A descriptor met for the first time: inherited, received, or opened before us.
@@ -265,7 +273,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
     store(&flow->state, static_cast<u8>(FlowState::Open));
   }
   socket->flow = flow;
-  socket->generation = socket->calm_generation = socket->settled_generation = 0;
+  socket->generation = socket->calm_generation = socket->quiet_generation = socket->settled_generation = 0;
   socket->ended = false;
   Owner owner = {};
   owner.cookie = socket->cookie;
@@ -277,6 +285,12 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   owner.source = static_cast<u32>(OwnerSource::Interceptor);
   owner.role = static_cast<u32>(role);
   owner.created_ns = now_ns();
+  if (Owner seen; kernel_owner(socket->cookie, &seen) && seen.process == owner.process && seen.tid == owner.tid) {
+    owner.source = static_cast<u32>(OwnerSource::Kernel);
+    owner.pid = seen.pid;
+    owner.created_ns = seen.created_ns;
+    owner.cgroup = seen.cgroup;
+  }
   publish_owner(self.segment, owner);
   announce(id);
   return true;
@@ -302,7 +316,9 @@ void resolve_policy(int fd, Socket* socket) {
   bool calm = found.policy >= 0 ? !socket->wants.anything
                                 : socket->stream || engine::policy_of(self.segment, *flow, caller(), &found.by_caller) < 0;
   calm = calm && !socket->by_caller && !socket->wants_sni && !socket->resolver && !socket->held[0] && !socket->held[1];
-  socket->calm_generation = calm ? socket->generation : 0;
+  socket->calm_generation = calm && !self.counted ? socket->generation : 0;
+  socket->quiet_generation = calm && self.counted ? socket->generation : 0;
+  claim_flow(fd, socket);
   bool link = found.policy >= 0 && !socket->resolver && ((socket->stream ? socket->wants.delays : socket->wants.dated) || socket->wants.holds);
   if (link && !socket->linked) begin_link(fd, socket);
   else if (!link && socket->linked) end_link(socket);
@@ -440,6 +456,13 @@ void drop_inherited_holds() {
   self.held = 0;
 }
 
+void count_straight(int fd, Direction direction, i64 bytes) {
+  Socket* socket = self.counted && bytes >= 0 ? noted_socket(fd) : nullptr;
+  if (!socket || !socket->flow) return;
+  count_op(side_of(socket->flow, direction));
+  count_called(socket->flow, direction, bytes);
+}
+
 void note_local(int fd, Socket* socket) {
   Endpoint local;
   if (named_endpoint(fd, false, &local)) socket->local_port = local.port;
@@ -470,6 +493,7 @@ void open_accepted(int fd, int listener) {
   if (Socket* from = listener >= 0 ? socket_of(listener) : nullptr) {  // what is accepted belongs to whose listener it is
     if (!from->cookie) from->cookie = cookie_of(listener);
     take_owner(from);
+    socket->accepted = true;
     socket->bound_policy = from->bound_policy;
     socket->owner = from->owner;
   }

@@ -32,6 +32,9 @@ int seek_stream(void*, off64_t*, int) {
 }
 int close_stream(void* cookie) { return slow::close(fd_behind(cookie)); }
 
+// Whether what a stream on this socket moves has to pass through our hands: a fault is in force, or every byte is counted.
+bool needs_us(int fd) { return is_faulted(fd) || (self.counted && noted_socket(fd) && noted_socket(fd)->flow); }
+
 FILE* stream_on(int fd, const char* mode) {
   FILE* stream = fopencookie(reinterpret_cast<void*>(static_cast<intptr_t>(fd)), mode, {read_stream, write_stream, seek_stream, close_stream});
   if (stream) stream->_fileno = fd;
@@ -59,7 +62,7 @@ int print(int fd, const char* format, va_list arguments) {
 
 void adopt_standard_stream(int fd) {
   static FILE* adopted[3];
-  if (fd < 0 || fd > 2 || adopted[fd] || !is_faulted(fd)) return;
+  if (fd < 0 || fd > 2 || adopted[fd] || !needs_us(fd)) return;
   FILE*& standard = fd == 0 ? stdin : fd == 1 ? stdout : stderr;
   FILE* stream = stream_on(fd, fd == 0 ? "r" : "w");
   if (!stream) return;
@@ -70,13 +73,13 @@ void adopt_standard_stream(int fd) {
 
 namespace slow {
 
-FILE* fdopen(int fd, const char* mode) { return is_faulted(fd) ? stream_on(fd, mode) : real.fdopen(fd, mode); }
+FILE* fdopen(int fd, const char* mode) { return needs_us(fd) ? stream_on(fd, mode) : real.fdopen(fd, mode); }
 
 int vdprintf(int fd, const char* format, va_list arguments) {
-  return is_faulted(fd) ? print(fd, format, arguments) : real.vdprintf(fd, format, arguments);
+  return needs_us(fd) ? print(fd, format, arguments) : real.vdprintf(fd, format, arguments);
 }
 int __vdprintf_chk(int fd, int flag, const char* format, va_list arguments) {
-  return is_faulted(fd) ? print(fd, format, arguments) : real.__vdprintf_chk(fd, flag, format, arguments);
+  return needs_us(fd) ? print(fd, format, arguments) : real.__vdprintf_chk(fd, flag, format, arguments);
 }
 
 }  // namespace slow

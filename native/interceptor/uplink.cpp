@@ -60,23 +60,25 @@ ssize_t transmit(const Outgoing& out, u64 skip, u64 bytes, bool everything) {
   return static_cast<ssize_t>(sent);
 }
 
-void send_held(int fd, Socket* socket, const Held& held) {
+// How many of a held unit's bytes went.
+u64 send_held(int fd, Socket* socket, const Held& held) {
   u64 sent = 0;
   if (held.delay_ns) {  // its way is as long as that of the units that overtook it
     iovec part = {const_cast<u8*>(held.data), held.bytes};
     Outgoing out = {fd, &part, 1, held.bytes, 0, held.address_length ? &held.address : nullptr, held.address_length, nullptr, 0, true};
     engine::Decision d;
     d.part_ns[static_cast<u32>(engine::Part::Latency)] = static_cast<i64>(held.delay_ns);
-    if (put_on_line(out, socket, 0, held.bytes, d, now_ns())) return;
+    if (u64 lined = put_on_line(out, socket, 0, held.bytes, d, now_ns())) return lined;
   }
   while (sent < held.bytes || held.bytes == 0) {
     const sockaddr* to = held.address_length ? reinterpret_cast<const sockaddr*>(&held.address) : nullptr;
     ssize_t n = real.sendto(fd, held.data + sent, held.bytes - sent, MSG_NOSIGNAL, to, held.address_length);
     if (n < 0 && errno == EAGAIN) wait_writable(fd);
-    else if (n < 0 && errno != EINTR) return;
+    else if (n < 0 && errno != EINTR) break;
     if (n >= 0) sent += static_cast<u64>(n);
-    if (held.bytes == 0) return;
+    if (held.bytes == 0) break;
   }
+  return sent;
 }
 
 void account_release(const Socket& socket, const Held& held) {
@@ -108,7 +110,9 @@ void overtake(int fd, Socket* socket, u32 passed, bool all) {
     }
   }
   while (Held* held = take_due(socket, all)) {
-    for (u32 i = 0; i <= held->copies; i++) send_held(fd, socket, *held);
+    count_held(socket, Direction::Uplink, -static_cast<i64>(held->bytes));
+    account_for(socket, Direction::Uplink, Account::Cut, held->bytes - send_held(fd, socket, *held));
+    for (u32 i = 0; i < held->copies; i++) account_for(socket, Direction::Uplink, Account::Duplicated, send_held(fd, socket, *held));
     if (held->copies) count_applied(self.segment, socket->policy, Fault::PacketDuplicate, Direction::Uplink, held->copies);
     account_release(*socket, *held);
     free_held(held);
@@ -127,6 +131,7 @@ bool hold_back(Socket* socket, const Outgoing& out, u64 skip, u64 bytes, const e
     held->address_length = out.to_length;
   }
   Lists lists(socket);
+  count_held(socket, Direction::Uplink, static_cast<i64>(bytes));
   Held** link = &socket->held[0];
   while (*link) link = &(*link)->next;
   *link = held;
@@ -140,6 +145,7 @@ ssize_t end_call(engine::Call* call, Socket* socket, const Outgoing& out, const 
     case Verdict::Drop:
       if (!d.continued) engine::applied(*call, d.fault, 1);
       engine::commit(call, step, step.bytes);
+      account_for(socket, Direction::Uplink, Account::Dropped, step.bytes);
       return static_cast<ssize_t>(step.bytes);
     case Verdict::Timeout: {
       u64 start = now_ns(), end = wait_until(start + d.timeout_ns);
@@ -199,7 +205,11 @@ ssize_t line_up(engine::Call* call, Socket* socket, const Outgoing& out, u64 ski
 // Carries the whole call out, step by step. `original` is the program's own call, used where nothing has to be cut.
 ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend original, const void* arguments) {
   u64 done = 0;
-  bool checked = false;
+  bool checked = false, told = false;
+  auto tell = [&](i64 delay_ns) {  // once a call, when what it sends is what will leave next
+    if (!told && delay_ns > 0 && !line_busy(*socket)) tell_call(out.fd);
+    told = true;
+  };
   do {
     const u64 left = out.total - done;
     engine::Step step = engine::next_step(call, call->stream && socket->wants.rated && left > kRatedBytes ? kRatedBytes : left, socket->held[0] != nullptr);
@@ -241,6 +251,7 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       continue;
     }
     if (i64 delay = lines ? 0 : d.delay_ns(); delay > 0) {
+      tell(delay);
       u64 start = call->now_ns, end = wait_until(start + static_cast<u64>(delay));
       engine::delivered(*call, d, end - start);
       call->now_ns = end;
@@ -251,6 +262,7 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
       continue;
     }
     if (lines) {
+      tell(d.delay_ns());
       ssize_t n = line_up(call, socket, out, done, step);
       if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
       if (n == kNotLined) continue;
@@ -267,8 +279,11 @@ ssize_t carry(engine::Call* call, Socket* socket, const Outgoing& out, RealSend 
     ssize_t n = transmit(out, done, step.bytes, out.whole);
     if (n < static_cast<ssize_t>(step.bytes)) engine::unbook_rate(call, step.bytes - (n > 0 ? static_cast<u64>(n) : 0));
     if (n < 0) return done ? static_cast<ssize_t>(done) : -1;
-    for (u32 i = 0; i < d.copies; i++)
-      if (transmit(out, done, step.bytes, true) == static_cast<ssize_t>(step.bytes)) engine::applied(*call, Fault::PacketDuplicate, 1);
+    for (u32 i = 0; i < d.copies; i++) {
+      const ssize_t copied = transmit(out, done, step.bytes, true);
+      if (copied == static_cast<ssize_t>(step.bytes)) engine::applied(*call, Fault::PacketDuplicate, 1);
+      if (copied > 0) account_for(socket, Direction::Uplink, Account::Duplicated, static_cast<u64>(copied));
+    }
     engine::commit(call, step, static_cast<u64>(n));
     done += static_cast<u64>(n);
     overtake(out.fd, socket, 1 + d.copies, false);
@@ -301,17 +316,24 @@ ssize_t carry_mutated(engine::Call* call, Socket* socket, const Outgoing& out, c
     if (length == 0) engine::commit(call, {}, 0);
     if (!mutation.dry_run) engine::applied(*call, Fault::PayloadMutation, 1);
     engine::commit_mutation(*call, mutation);
+    account_for_change(socket, Direction::Uplink, out.total, static_cast<u64>(n));
   }
   unmap_buffer(buffer, capacity);
   errno = kept;
   return n < 0 ? n : static_cast<ssize_t>(out.total);
 }
 
+ssize_t send_straight(int fd, int from, off_t* offset, size_t size) {
+  const ssize_t n = real.sendfile(fd, from, offset, size);
+  count_straight(fd, Direction::Uplink, n);
+  return n;
+}
+
 // Bytes that come out of a file or pipe: read, then sent like any others.
 ssize_t send_from_file(int fd, int from, off_t* offset, size_t size) {
   u64 take = size < kCopyBytes ? size : kCopyBytes;
   u8* buffer = map_buffer(kCopyBytes);
-  if (!buffer) return real.sendfile(fd, from, offset, size);
+  if (!buffer) return send_straight(fd, from, offset, size);
   off_t start = offset ? *offset : lseek(from, 0, SEEK_CUR);
   ssize_t n = pread(from, buffer, take, start);
   if (n > 0) {
@@ -340,12 +362,19 @@ bool same_peer(const Socket& socket, const void* to, socklen_t length) {
 // has happened.
 template <class Original>
 inline bool sent_at_once(int fd, u64 total, int flags, const void* to, socklen_t to_length, const Original& original, ssize_t* sent) {
+  if (Flow* flow = quiet_flow(fd)) {
+    *sent = original();
+    if (*sent >= 0) count_op(&flow->up);
+    count_called(flow, Direction::Uplink, *sent);
+    return true;
+  }
   Socket* socket = settled_socket(fd);
   if (!socket || (flags & MSG_OOB) || socket->connecting.under_way || socket->shut || (socket->stream ? total == 0 || line_busy(*socket) : to && !same_peer(*socket, to, to_length))) return false;
   engine::Passing passing;
   if (!engine::pass_whole(&passing, self.segment, socket->flow, Direction::Uplink, total, coarse_now_ns())) return false;
   *sent = original();
   engine::passed(passing, *sent);
+  count_called(socket->flow, Direction::Uplink, *sent);
   if (*sent != static_cast<ssize_t>(total)) add(&socket->refused, 1u);
   return true;
 }
@@ -371,14 +400,14 @@ void release_everything() {
   }
 }
 
-ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments) {
-  Guard guard;
-  Socket* socket = guard ? socket_of(out.fd) : nullptr;
+namespace {
+
+ssize_t send_on(Socket* socket, const Outgoing& out, RealSend original, const void* arguments) {
   auto pass = [&] {
-    if (socket) drain_line(socket);
+    drain_line(socket);
     return original ? original(arguments) : transmit(out, 0, out.total, out.whole);
   };
-  if (!socket || !active()) return pass();
+  if (!active()) return pass();
   int kept = errno;
   if (socket->wants_sni) learn_sni(out.fd, socket, out.parts, out.count);
   bool in_force = faulted(out.fd, socket, static_cast<const sockaddr*>(out.to), out.to_length) && !socket->resolver;
@@ -416,6 +445,18 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
   ssize_t n = mutation.type != MutationType::None ? carry_mutated(&call, socket, out, mutation) : carry(&call, socket, out, original, arguments);
   engine::finish(&call);
   if (n != static_cast<ssize_t>(out.total)) add(&socket->refused, 1u);
+  return n;
+}
+
+}  // namespace
+
+ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments) {
+  Guard guard;
+  Socket* socket = guard ? socket_of(out.fd) : nullptr;
+  ssize_t n;
+  if (socket) n = send_on(socket, out, original, arguments);
+  else n = original ? original(arguments) : transmit(out, 0, out.total, out.whole);
+  if (Socket* sent_by = socket ? socket : noted_socket(out.fd)) count_called(sent_by->flow, Direction::Uplink, n);
   return n;
 }
 
@@ -469,7 +510,11 @@ ssize_t sendmsg(int fd, const msghdr* message, int flags) {
 }
 
 int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
-  if (!is_faulted(fd)) return real.sendmmsg(fd, messages, count, flags);
+  if (!is_faulted(fd)) {
+    const int sent = real.sendmmsg(fd, messages, count, flags);
+    count_straight(fd, Direction::Uplink, bytes_of(messages, sent));
+    return sent;
+  }
   int kept = errno;
   unsigned sent = 0;
   for (; sent < count && sent < IOV_MAX; sent++) {
@@ -484,7 +529,7 @@ int sendmmsg(int fd, mmsghdr* messages, unsigned count, int flags) {
 }
 
 ssize_t sendfile(int fd, int from, off_t* offset, size_t size) {
-  return is_faulted(fd) ? send_from_file(fd, from, offset, size) : real.sendfile(fd, from, offset, size);
+  return is_faulted(fd) ? send_from_file(fd, from, offset, size) : send_straight(fd, from, offset, size);
 }
 ssize_t sendfile64(int fd, int from, off_t* offset, size_t size) { return slow::sendfile(fd, from, offset, size); }
 
@@ -492,14 +537,20 @@ ssize_t sendfile64(int fd, int from, off_t* offset, size_t size) { return slow::
 ssize_t splice(int from, off_t* from_offset, int to, off_t* to_offset, size_t size, unsigned flags) {
   bool sends = !is_foreign(to) && is_faulted(to);
   bool receives = !sends && !is_foreign(from) && is_faulted(from);
-  if ((!sends && !receives) || from_offset || to_offset || size == 0) return real.splice(from, from_offset, to, to_offset, size, flags);
+  auto straight = [&] {
+    const ssize_t n = real.splice(from, from_offset, to, to_offset, size, flags);
+    if (!is_foreign(to)) count_straight(to, Direction::Uplink, n);
+    if (!is_foreign(from)) count_straight(from, Direction::Downlink, n);
+    return n;
+  };
+  if ((!sends && !receives) || from_offset || to_offset || size == 0) return straight();
   int pipe_fd = sends ? from : to, queued = 0;
   ioctl(pipe_fd, FIONREAD, &queued);
   u64 room = static_cast<u64>(sends ? queued : real.fcntl(pipe_fd, F_GETPIPE_SZ, 0) - queued);
   u64 take = size < kCopyBytes ? size : kCopyBytes;
   if (room && take > room) take = room;
   u8* buffer = map_buffer(kCopyBytes);
-  if (!buffer) return real.splice(from, from_offset, to, to_offset, size, flags);
+  if (!buffer) return straight();
   iovec part = {buffer, take};
   ssize_t n = -1;
   int message_flags = flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0;

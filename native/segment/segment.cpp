@@ -362,15 +362,48 @@ Flow* find_flow(const Segment& segment, u64 cookie) {
 
 void fold_flow(const Segment& segment, Flow* flow) {
   Stats* stats = stats_of(segment, load(&flow->policy));
-  FlowDirection* sides[] = {&flow->up, &flow->down};
   for (u32 d = 0; d < kDirections; d++) {
-    u64 units = units_begun(load(&sides[d]->progress)), ops = load(&sides[d]->ops);
+    FlowDirection* side = side_of(flow, static_cast<Direction>(d));
+    u64 units = units_begun(load(&side->progress)), ops = load(&side->ops);
     if (stats) {
-      add(&stats->folded_units[d], units - load(&sides[d]->folded_units));
-      add(&stats->folded_ops[d], ops - load(&sides[d]->folded_ops));
+      add(&stats->folded_units[d], units - load(&side->folded_units));
+      add(&stats->folded_ops[d], ops - load(&side->folded_ops));
     }
-    store(&sides[d]->folded_units, units);
-    store(&sides[d]->folded_ops, ops);
+    store(&side->folded_units, units);
+    store(&side->folded_ops, ops);
+  }
+}
+
+void account(const Segment& segment, Flow* flow, Direction direction, Account reason, u64 bytes) {
+  if (bytes == 0) return;
+  const bool more = reason == Account::Injected || reason == Account::Duplicated;
+  add(&side_of(flow, direction)->adjusted, static_cast<i64>(more ? bytes : u64{0} - bytes));
+  if (Stats* stats = stats_of(segment, load(&flow->policy)))
+    add(&stats->accounts[static_cast<u32>(reason) * kDirections + static_cast<u32>(direction)], bytes);
+}
+
+// The row of a process, or of the last one that had this pid.
+static Process* last_process(const Segment& segment, i32 pid) {
+  const u64 start = mix(static_cast<u64>(pid));
+  Process* last = nullptr;
+  for (u32 i = 0; i < kProbeWindow; i++) {
+    Process* process = &segment.processes[(start + i) % segment.count.processes];
+    if (load_acquire(&process->state) == static_cast<u32>(ProcessState::Free)) break;
+    if (load(&process->pid) == pid && (!last || load(&process->since_ns) > load(&last->since_ns))) last = process;
+  }
+  return last;
+}
+
+// Before a flow's row goes to another: what it accounts for is added to its process's.
+static void fold_accounts(const Segment& segment, Flow* flow) {
+  const bool counts = load(&flow->role) != static_cast<u8>(Role::Resolver) && (load(&segment.header->flags) & kHeaderKernel);
+  Process* process = counts ? last_process(segment, load(&flow->pid)) : nullptr;
+  if (!process) return;
+  add(&process->folded_flows, u64{1});
+  for (u32 d = 0; d < kDirections; d++) {
+    const FlowDirection* side = side_of(flow, static_cast<Direction>(d));
+    add(&process->folded_called[d], load(&side->called));
+    add(&process->folded_adjusted[d], load(&side->adjusted));
   }
 }
 
@@ -423,6 +456,7 @@ Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh)
     }
     if (previous) {
       fold_flow(segment, slot);
+      fold_accounts(segment, slot);
       add(&segment.header->folded_ops, load(&slot->up.ops) + load(&slot->down.ops));
     }
     store(&slot->cookie, kBeingFilled);
@@ -595,6 +629,13 @@ Process* register_process(const Segment& segment, i32 pid, u64 start_time, const
   if (!slot) {
     count_fallback(segment, Fallback::TableFull);
     return nullptr;
+  }
+  if (load(&slot->pid) != pid || load(&slot->start) != start_time) {  // the sums were another's
+    store(&slot->folded_flows, u64{0});
+    for (u32 d = 0; d < kDirections; d++) {
+      store(&slot->folded_called[d], u64{0});
+      store(&slot->folded_adjusted[d], i64{0});
+    }
   }
   store(&slot->pid, pid);
   store(&slot->start, start_time);

@@ -98,6 +98,9 @@ struct FlowOpening {
   i32 pid, bound_policy;
   Caller owner;
 };
+inline FlowDirection* side_of(Flow* flow, Direction direction) {
+  return direction == Direction::Uplink ? &flow->up : &flow->down;
+}
 Flow* find_flow(const Segment& segment, u64 cookie);
 // Finds the flow or opens one; *fresh says which. nullptr when its window is full (counted).
 Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh);
@@ -105,6 +108,8 @@ Flow* open_flow(const Segment& segment, const FlowOpening& opening, bool* fresh)
 constexpr u64 units_begun(u64 progress) { return (progress >> 11) + ((progress & 2047) ? 1 : 0); }
 // Adds what the flow counted since the last fold to its policy's stats.
 void fold_flow(const Segment& segment, Flow* flow);
+// Enters bytes that became more or fewer between the program's calls and the kernel's, in the flow and in its policy's stats.
+void account(const Segment& segment, Flow* flow, Direction direction, Account reason, u64 bytes);
 
 Owner* find_owner(const Segment& segment, u64 cookie);
 void publish_owner(const Segment& segment, const Owner& owner);

@@ -14,10 +14,13 @@ export {
   type StructValue,
 } from "./layout.js";
 export {
+  type BothWays,
   type Capacities,
+  type FlowAccount,
   native,
   nativeFolder,
   type PolicySlot,
+  type ProcessAccount,
   type SocketEnd,
   type SocketInfo,
   type TargetOptions,

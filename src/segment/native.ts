@@ -31,6 +31,35 @@ export interface PolicySlot {
   withdrawn: boolean;
 }
 
+/** Bytes, uplink and downlink. */
+export type BothWays = [uplink: number, downlink: number];
+
+/**
+ * What is known of bytes between a program's calls and the kernel's, where the kernel watches. Uplink the kernel sent
+ * called + adjusted - held; downlink it handed out called - adjusted + held.
+ */
+export interface FlowAccount {
+  cookie: bigint;
+  /** Who opened it. */
+  pid: number;
+  /** The slot of the policy it resolved to; -1 none. */
+  policy: number;
+  /** By the program's own calls, as they returned. */
+  called: BothWays;
+  /** Injected + duplicated - dropped - cut. */
+  adjusted: BothWays;
+  /** Sent by the program and still here, or received and not handed over yet. */
+  held: BothWays;
+}
+
+/** The sums of a process's flows that have no row of their own any more. */
+export interface ProcessAccount {
+  pid: number;
+  flows: number;
+  called: BothWays;
+  adjusted: BothWays;
+}
+
 /** A mapped segment, in bytes. `Segment` gives them meaning. */
 export interface NativeSegment {
   readonly capacities: Capacities;
@@ -55,6 +84,7 @@ export interface NativeSegment {
   readFlows(): Buffer;
   carried(): Float64Array;
   totals(): { flows: number; ops: number };
+  accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] };
   drainJournal(max: number): Buffer;
   activate(defaultPolicy: number, flags: number, runSeed: bigint): void;
   pause(): boolean;

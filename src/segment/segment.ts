@@ -7,7 +7,14 @@
 import { findSegmentFiles, newSegmentPath, SEGMENT_DIRECTORY, sweep } from "./files.js";
 import { TimeHistogram } from "./histogram.js";
 import { Codec, type Layout, type StructValue } from "./layout.js";
-import { type Capacities, type NativeSegment, native, type PolicySlot } from "./native.js";
+import {
+  type Capacities,
+  type FlowAccount,
+  type NativeSegment,
+  native,
+  type PolicySlot,
+  type ProcessAccount,
+} from "./native.js";
 
 /** The contract, as it was compiled. */
 export const layout: Layout = native.layout();
@@ -285,18 +292,8 @@ export class Segment {
   }
 
   /** What programs called and what faults made of it, by flow, and by process for flows without a row of their own. */
-  accounts(): {
-    flows: {
-      cookie: bigint;
-      pid: number;
-      policy: number;
-      called: [number, number];
-      adjusted: [number, number];
-      held: [number, number];
-    }[];
-    processes: { pid: number; called: [number, number]; adjusted: [number, number] }[];
-  } {
-    return { flows: [], processes: [] };
+  accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] } {
+    return this.#native.accounts();
   }
 
   /** All flows seen and all ops they made, faulted or not. */

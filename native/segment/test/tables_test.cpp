@@ -141,6 +141,54 @@ TEST_CASE("a process is known by pid and start time, and its slot serves another
   CHECK(register_process(image.segment, 10, 78, "0.2", "next", 7) == process);
 }
 
+TEST_CASE("what a flow accounts for goes to its process when its row goes to another, where the kernel watches") {
+  for (const bool watched : {false, true}) {
+    Image image;
+    if (watched) image.header()->flags |= kHeaderKernel;
+    REQUIRE(publish_row(image.segment, 1, {}, nullptr, 0));
+    Process* process = register_process(image.segment, 10, 77, "0", "p", 5);
+    bool fresh;
+    constexpr u64 kOpened = 300;  // far more than there are rows
+    for (u64 cookie = 1; cookie <= kOpened; cookie++) {
+      FlowOpening opening = opening_of(cookie);
+      opening.pid = 10;
+      Flow* flow = open_flow(image.segment, opening, &fresh);
+      REQUIRE(flow != nullptr);
+      flow->policy = 1;
+      flow->up.called = 100;
+      flow->down.called = 1000;
+      account(image.segment, flow, Direction::Uplink, Account::Dropped, 7);
+      account(image.segment, flow, Direction::Uplink, Account::Duplicated, 2);
+      account(image.segment, flow, Direction::Downlink, Account::Injected, 3);
+      flow->state = static_cast<u8>(FlowState::Idle);
+    }
+    u64 rows = 0, called[2] = {};
+    i64 adjusted[2] = {};
+    for (u32 i = 0; i < image.segment.count.flows; i++) {
+      Flow* flow = &image.segment.flows[i];
+      rows += flow->cookie != 0;
+      for (u32 d = 0; d < kDirections; d++) {
+        called[d] += side_of(flow, static_cast<Direction>(d))->called;
+        adjusted[d] += side_of(flow, static_cast<Direction>(d))->adjusted;
+      }
+    }
+    const u64 gone = watched ? kOpened - rows : 0;
+    CHECK(process->folded_flows == gone);
+    CHECK(process->folded_called[0] == gone * 100);
+    CHECK(process->folded_called[1] == gone * 1000);
+    CHECK(process->folded_adjusted[0] == -5 * static_cast<i64>(gone));
+    CHECK(process->folded_adjusted[1] == 3 * static_cast<i64>(gone));
+    CHECK(called[0] == rows * 100);
+    CHECK(adjusted[0] == -5 * static_cast<i64>(rows));
+    const u64* accounts = image.segment.stats[1].accounts;
+    CHECK(accounts[static_cast<u32>(Account::Dropped) * kDirections] == kOpened * 7);
+    CHECK(accounts[static_cast<u32>(Account::Injected) * kDirections + 1] == kOpened * 3);
+    process->state = static_cast<u32>(ProcessState::Gone);
+    register_process(image.segment, 10, 78, "0", "next", 7);
+    CHECK(process->folded_flows == 0);  // another process's
+  }
+}
+
 TEST_CASE("a thread's binding wins over its process's, and that over the project's") {
   Image image;
   for (u32 policy : {0u, 1u}) REQUIRE(publish_row(image.segment, policy, {}, nullptr, 0));

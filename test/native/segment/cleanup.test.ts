@@ -35,7 +35,9 @@ function register(path: string, pid: number): void {
   segment.close({ unlink: false });
   const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
   const start = BigInt(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? 0); // field 22; the rest is from 3 on
-  const entry = { state: numberOf("ProcessState", "attached"), pid, start, since_ns: 0n, lineage: "0", program: "p" };
+  const state = numberOf("ProcessState", "attached");
+  const folded = { folded_flows: 0n, folded_called: [], folded_adjusted: [] };
+  const entry = { state, pid, start, since_ns: 0n, lineage: "0", program: "p", ...folded };
   const file = openSync(path, "r+");
   writeSync(file, codec.encode("Process", entry), 0, null, Number(regions[numberOf("Region", "processes")]?.offset));
   closeSync(file);
