@@ -91,6 +91,7 @@ void Outlets::take(const Parcel& parcel, const u8* data, u32 bytes, u64 sender, 
   if (fd >= 0) close(fd);
   if (!flow || found == outlets_.end()) {  // there is no way out for them
     if (outbox) link::give_back_block(outbox.get(), parcel.block);
+    if (parcel.kind == ParcelKind::Data) count_cut(flow, (u64{1} + parcel.copies) * bytes);
     return account(flow, bytes, 0);
   }
   Outlet* outlet = found->second.get();
@@ -116,8 +117,8 @@ u64 Outlets::deliver() {
 void Outlets::serve(Outlet* outlet, u64 until_ns) {
   link::DelayLine& line = outlet->line;
   const u64 before = line.bytes();
-  if (outlet->stream && broke(outlet->fd)) line.clear();  // the program meets the error by itself
-  if (outlet->blocked) line.clear();  // a close that leaves bytes unread drops what is unsent, and resets the connection
+  if (outlet->stream && broke(outlet->fd)) cut(outlet);  // the program meets the error by itself
+  if (outlet->blocked) cut(outlet);  // a close that leaves bytes unread drops what is unsent, and resets the connection
   for (int i = 0; i < kUnitsATurn && !line.empty() && line.next_due_ns() <= until_ns; i++) {
     const ssize_t n = attempt(*outlet);
     if (n == -EAGAIN) {
@@ -127,8 +128,12 @@ void Outlets::serve(Outlet* outlet, u64 until_ns) {
     progress_ns_ = now_ns();
     if (n < 0) {
       if (n != -EPIPE) fail(*outlet, static_cast<int>(-n));  // which the next send meets by itself
-      if (outlet->stream) line.clear();
-      else line.drop_head();
+      if (outlet->stream) {
+        cut(outlet);
+      } else {
+        count_cut(flow_of(outlet->flow, outlet->cookie), link::DelayLine::unsent(*line.head()));
+        line.drop_head();
+      }
     } else if (line.left(static_cast<u32>(n))) {
       file_evidence(*outlet, line.head()->parcel);
       line.drop_head();
@@ -186,7 +191,7 @@ void Outlets::give_up() {
     const u64 left_bytes = outlet->line.bytes();
     if (outlet->stream) connect(outlet->fd, &nowhere, sizeof(nowhere));
     fail(*outlet, ETIMEDOUT);
-    outlet->line.clear();
+    cut(outlet);
     settle(outlet, left_bytes);
   }
 }
@@ -243,6 +248,17 @@ void Outlets::account(Flow* flow, u64 left_bytes, u64 head_due_ns) const {
   while (!swap_if(&flow->line_bytes, held, held > left_bytes ? held - left_bytes : 0)) held = load(&flow->line_bytes);
   add(&flow->line_room, 1u);
   syscall(SYS_futex, &flow->line_room, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+// Where the kernel watches, bytes that never leave are accounted for.
+void Outlets::count_cut(Flow* flow, u64 bytes) const {
+  if (flow && (load(&segment_.header->flags) & kHeaderKernel)) mishap::account(segment_, flow, Direction::Uplink, Account::Cut, bytes);
+}
+
+// What is on the line will not leave any more.
+void Outlets::cut(Outlet* outlet) const {
+  count_cut(flow_of(outlet->flow, outlet->cookie), outlet->line.unsent_bytes());
+  outlet->line.clear();
 }
 
 // The flow's row, while it still is this socket's.

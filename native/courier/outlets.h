@@ -61,6 +61,8 @@ class Outlets {
   void file_evidence(const Outlet& outlet, const link::Parcel& parcel) const;
   void fail(const Outlet& outlet, int error) const;
   void account(Flow* flow, u64 left_bytes, u64 head_due_ns) const;
+  void count_cut(Flow* flow, u64 bytes) const;
+  void cut(Outlet* outlet) const;
   Flow* flow_of(u32 row, u64 cookie) const;
 
   const Segment& segment_;

@@ -62,6 +62,17 @@ bool DelayLine::push(const Parcel& parcel, const u8* data, u32 bytes, u64 sender
   return true;
 }
 
+u64 DelayLine::unsent(const Unit& unit) {
+  if (unit.parcel.kind != ParcelKind::Data) return 0;  // a connect has a byte that is nobody's
+  return unit.bytes - unit.gone + u64{unit.parcel.copies} * unit.bytes;
+}
+
+u64 DelayLine::unsent_bytes() const {
+  u64 total = 0;
+  for (u32 i = 0; i < count_; i++) total += unsent(*units_[i]);
+  return total;
+}
+
 bool DelayLine::left(u32 bytes) {
   Unit* unit = units_[0];
   unit->gone += bytes;

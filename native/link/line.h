@@ -58,6 +58,9 @@ class DelayLine {
   u64 bytes() const { return bytes_; }  // in units that have not wholly left
   // What leaves next; nullptr when empty.
   const Unit* head() const { return count_ ? units_[0] : nullptr; }
+  // What of a unit's data has not left, its extra copies included; and of all units'.
+  static u64 unsent(const Unit& unit);
+  u64 unsent_bytes() const;
   u64 next_due_ns() const { return count_ ? units_[0]->parcel.due_ns : 0; }
   // So many bytes of the head left; true when it is done, its extra copies too. Then drop_head() takes it off the line.
   bool left(u32 bytes);

@@ -39,9 +39,9 @@ bool wanted(const Hook& hook, const Watch& watch) { return watch.arrivals || str
 // states, which are the verifier's way there, nor its statistics.
 std::string said;
 bool tells(const char* line) {
-  for (const char* start : {"from ", "stack depth", "processed ", "verification time", "-- ", "libbpf: failed to load", "callee:", "caller:"})
+  for (const char* start : {"from ", "stack depth", "processed ", "verification time", "-- ", "callee:", "caller:"})
     if (strncmp(line, start, strlen(start)) == 0) return false;
-  return line[0] && !isdigit(line[0]) && line[0] != ';' && line[0] != ' ' && !strstr(line, "failed to load");
+  return line[0] && !isdigit(line[0]) && line[0] != ';' && line[0] != ' ' && !strstr(line, "failed to load") && !strstr(line, "RLIMIT_MEMLOCK");
 }
 int listen_to(enum libbpf_print_level level, const char* format, va_list arguments) {
   char* text = nullptr;
@@ -54,7 +54,6 @@ int listen_to(enum libbpf_print_level level, const char* format, va_list argumen
 
 std::string reason_of(int error) {
   std::string reason = strerror(error);
-  if (error == EPERM && said.find("permission") == std::string::npos) reason += ": the kernel does not allow it, or it needs root";
   if (!said.empty()) reason += " (" + said + ")";
   return reason;
 }

@@ -187,6 +187,13 @@ describe("the accounts of a stream", () => {
     expect(counted.said.sends + counted.said.receives).not.toBe("");
     expectBalance(counted);
   });
+
+  it("count what a reset left on the line as cut", async () => {
+    const policy = { ...TWICE, uplink: { latency: "1s" }, half_open: { after: "20kb", error: "reset" } };
+    const counted = await count("tcp", policy, "calls");
+    expect(counted.said).toMatchObject({ up: 20_000, sends: "ECONNRESET" });
+    expect(counted.expected[0]).toBe(0); // nothing of it was due yet
+  });
 });
 
 describe("the accounts of datagrams", () => {

@@ -140,6 +140,27 @@ TEST_CASE("copies leave with their original") {
   CHECK(drain(&line) == "xxxy");
 }
 
+TEST_CASE("what has not left is known to the byte, its copies included") {
+  Budget budget = {kPlenty};
+  DelayLine line(false, &budget);
+  Parcel twice = parcel_due(10), connect = parcel_due(30);
+  twice.copies = 1;
+  connect.kind = ParcelKind::Connect;
+  REQUIRE(push(&line, twice, "abcd"));
+  REQUIRE(push(&line, parcel_due(20), "xyz"));
+  REQUIRE(push(&line, connect, "-"));  // its byte is nobody's
+  CHECK(line.unsent_bytes() == 4 + 4 + 3);
+  CHECK_FALSE(line.left(3));
+  CHECK(line.unsent_bytes() == 1 + 4 + 3);
+  CHECK_FALSE(line.left(1));
+  CHECK(line.unsent_bytes() == 4 + 3);
+  CHECK(line.left(4));
+  line.drop_head();
+  CHECK(line.unsent_bytes() == 3);
+  line.clear();
+  CHECK(line.unsent_bytes() == 0);
+}
+
 TEST_CASE("lines hold together what their budget allows, and room comes back") {
   Budget budget = {2 * DelayLine::cost(100)};
   DelayLine one(true, &budget);
