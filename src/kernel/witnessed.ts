@@ -82,21 +82,14 @@ function contradiction(witness: Witness, asked: AskedFault, facts: PolicyFacts):
 function losses({ reading, accounts }: Witness, asked: AskedFault, facts: PolicyFacts): Witnessed | undefined {
   const flows = new Map(reading.flows.map((flow) => [flow.cookie, flow]));
   const everywhere = facts.policy.fields.loss_mode === "drop";
-  // What a sender within the run sent met its faults there: then not all that arrives could be lost here.
-  const { gatedUnits } = facts.counters;
-  const directions = asked.directions.filter((each) => each === "uplink" || gatedUnits.downlink === 0);
+  // What a sender within the run sent met its faults there, so that not all that arrives could be lost here.
+  const uplink = asked.directions.includes("uplink");
   let [offered, lost] = [0, 0];
   for (const { cookie, policy, called, held } of accounts) {
     const flow = flows.get(cookie);
     if (flow === undefined || !facts.slots.includes(policy) || !(everywhere || flow.protocol === "udp")) continue;
-    if (directions.includes("uplink")) {
-      offered += called[0];
-      lost += called[0] - held[0] - flow.bytes_up;
-    }
-    if (directions.includes("downlink")) {
-      offered += flow.bytes_down;
-      lost += flow.bytes_down - held[1] - called[1];
-    }
+    offered += uplink ? called[0] : flow.bytes_down;
+    lost += uplink ? called[0] - held[0] - flow.bytes_up : flow.bytes_down - held[1] - called[1];
   }
   if (offered === 0) return undefined;
   return { witnessed_ppm: Math.min(1e6, Math.max(0, Math.round((lost / offered) * 1e6))) };
