@@ -4,7 +4,7 @@ import { chmodSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
 import { freshProject, MISHAP, scratchFolder, start } from "./cli-harness.js";
 
@@ -52,7 +52,9 @@ function sum(evidence: Evidence, state: string, side: "bytes_up" | "bytes_down")
   return (evidence.coverage ?? []).filter((row) => row.state === state).reduce((all, row) => all + row[side], 0);
 }
 
-describe.skipIf(why !== undefined)(`mishap run --kernel${why === undefined ? "" : ` (skipped: ${why})`}`, () => {
+describe("mishap run --kernel", () => {
+  beforeEach(({ skip }) => skip(why !== undefined, why));
+
   it("covers curl to the byte, and witnesses the latency it was given", async () => {
     const { evidence, stderr } = await witnessed(["--kernel", "--latency", "50ms", "--", "curl", "-s", url]);
     const [latency] = evidence.faults;
@@ -112,7 +114,9 @@ subprocess.run(["curl", "-s", "-o", "/dev/null", "${url}"])
 });
 
 const noSudo = why ?? (sudo === undefined ? undefined : `${sudo} is not there`);
-describe.skipIf(noSudo !== undefined)(`through sudo${noSudo === undefined ? "" : ` (skipped: ${noSudo})`}`, () => {
+describe("through sudo", () => {
+  beforeEach(({ skip }) => skip(noSudo !== undefined, noSudo));
+
   /** As nobody, in a mount namespace whose sudoers let nobody become root: nothing on the machine changes. */
   function asNobody(): string[] {
     const folder = join(scratch, "sudo");
