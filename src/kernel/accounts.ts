@@ -1,13 +1,13 @@
 /** What the interceptor says of the bytes of a run's network flows, read from its segment. */
 
-import { layout, nameOf, type Segment } from "../segment/index.js";
-import type { Account, Adjustments, FlowAccount } from "./coverage.js";
+import { type FlowAccount, layout, nameOf, type ProcessAccount, type Segment } from "../segment/index.js";
+import type { Adjustments } from "./coverage.js";
 
 /** The accounts of a run. */
 export interface RunAccounts {
   readonly flows: readonly FlowAccount[];
   /** Of flows whose rows were given to others, by process. */
-  readonly folded: readonly (Account & { readonly pid: number })[];
+  readonly folded: readonly ProcessAccount[];
 }
 
 /** Reads the accounts of flows that the kernel's witness sees as well: those of the network. */
@@ -19,10 +19,7 @@ export function readAccounts(segment: Segment): RunAccounts {
       .map(({ cookie }) => cookie),
   );
   const { flows, processes } = segment.accounts();
-  return {
-    flows: flows.filter(({ cookie }) => !elsewhere.has(cookie)),
-    folded: processes.map((each) => ({ ...each, held: [0, 0] })),
-  };
+  return { flows: flows.filter(({ cookie }) => !elsewhere.has(cookie)), folded: processes };
 }
 
 const NETWORK = ["tcp", "udp"];

@@ -6,28 +6,12 @@
 
 import { formatCount } from "../report/format.js";
 import type { Accounts, CoverageRow } from "../report/schema.js";
+import type { FlowAccount, ProcessAccount } from "../segment/index.js";
 import type { KernelFlow, KernelSummary } from "./words.js";
 
-/** Uplink, downlink. */
-export type Pair = readonly [up: number, down: number];
-
+type Pair = FlowAccount["called"];
 /** What the interceptor says of the bytes of some flows. */
-export interface Account {
-  /** Bytes that the program's own calls moved, as they returned. */
-  readonly called: Pair;
-  /** Injected + duplicated − dropped − cut. */
-  readonly adjusted: Pair;
-  /** Sent by the program and not yet by us; received by us and not yet by the program. */
-  readonly held: Pair;
-}
-
-/** Of one flow. */
-export interface FlowAccount extends Account {
-  readonly cookie: bigint;
-  readonly pid: number;
-  /** Slot of the policy it resolved to, or -1. */
-  readonly policy: number;
-}
+type Account = Pick<FlowAccount, "called" | "adjusted" | "held">;
 
 /** What is known at the end of a run. */
 export interface Known {
@@ -37,7 +21,7 @@ export interface Known {
   /** The same a moment before the kernel was asked, for flows that go on: what the kernel said lies between. */
   readonly earlier?: readonly FlowAccount[];
   /** Of flows that have no row of their own any more, by process. */
-  readonly folded: readonly (Account & { readonly pid: number })[];
+  readonly folded: readonly ProcessAccount[];
   /** Whether sockets closed that nothing is known of: then what was claimed and not seen may be theirs. */
   readonly lost: boolean;
   /** A program's name for people, from its process and the name of its thread. */
@@ -97,7 +81,7 @@ export function buildCoverage(known: Known): Coverage {
     if (each.claimed) pools.see(whose, each.flows, [each.bytes_up, each.bytes_down]);
     else table.add(whose, "escaped", each.flows, [each.bytes_up, each.bytes_down]);
   }
-  for (const account of [...known.folded, ...accounts.values()]) pools.claim(account);
+  for (const account of [...known.folded.map(holdingNothing), ...accounts.values()]) pools.claim(account);
   const unseen = pools.settle(table);
   if (!known.lost) disagreements.push(...unseen);
   return { rows: table.rows(), escaped, disagreements };
@@ -132,6 +116,11 @@ function settle(kernel: Pair, account: Account, before: Account = account): Spli
   });
   const pair = (of: keyof Split): Pair => [split[0]?.[of] ?? 0, split[1]?.[of] ?? 0];
   return { intercepted: pair("intercepted"), beyond: pair("beyond"), short: pair("short") };
+}
+
+/** A flow lets go of its row only when nothing of it is held any more. */
+function holdingNothing(account: ProcessAccount): ProcessAccount & Account {
+  return { ...account, held: [0, 0] };
 }
 
 /** What the kernel should have seen. */
@@ -220,7 +209,7 @@ export type Adjustments = Pick<Accounts, "dropped" | "cut" | "injected" | "dupli
  * the flows that the interceptor carried.
  */
 export function addUp(known: Known, direction: 0 | 1, adjustments: Adjustments): Accounts {
-  const accounts = [...known.accounts, ...known.folded];
+  const accounts = [...known.accounts, ...known.folded.map(holdingNothing)];
   const total = (of: (account: Account) => Pair): number =>
     accounts.reduce((all, each) => all + of(each)[direction], 0);
   const cookies = new Set(known.accounts.map(({ cookie }) => cookie));

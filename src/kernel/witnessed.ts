@@ -7,7 +7,7 @@
 import type { AskedFault, Direction } from "../policy/index.js";
 import { baseKey, type PolicyFacts, type Witnessed } from "../report/evidence.js";
 import { formatDurationNs } from "../report/format.js";
-import type { FlowAccount } from "./coverage.js";
+import type { FlowAccount } from "../segment/index.js";
 import type { KernelReading } from "./loader.js";
 
 /** What the kernel saw, and what the interceptor says of the same flows. */
@@ -82,18 +82,14 @@ function contradiction(witness: Witness, asked: AskedFault, facts: PolicyFacts):
 function losses({ reading, accounts }: Witness, asked: AskedFault, facts: PolicyFacts): Witnessed | undefined {
   const flows = new Map(reading.flows.map((flow) => [flow.cookie, flow]));
   const everywhere = facts.policy.fields.loss_mode === "drop";
+  // What a sender within the run sent met its faults there, so that not all that arrives could be lost here.
+  const uplink = asked.directions.includes("uplink");
   let [offered, lost] = [0, 0];
   for (const { cookie, policy, called, held } of accounts) {
     const flow = flows.get(cookie);
     if (flow === undefined || !facts.slots.includes(policy) || !(everywhere || flow.protocol === "udp")) continue;
-    if (asked.directions.includes("uplink")) {
-      offered += called[0];
-      lost += called[0] - held[0] - flow.bytes_up;
-    }
-    if (asked.directions.includes("downlink")) {
-      offered += flow.bytes_down;
-      lost += flow.bytes_down - held[1] - called[1];
-    }
+    offered += uplink ? called[0] : flow.bytes_down;
+    lost += uplink ? called[0] - held[0] - flow.bytes_up : flow.bytes_down - held[1] - called[1];
   }
   if (offered === 0) return undefined;
   return { witnessed_ppm: Math.min(1e6, Math.max(0, Math.round((lost / offered) * 1e6))) };
