@@ -175,11 +175,13 @@ bool stream_received(int fd, u64* bytes) {
   return true;
 }
 
+// A flow whose other end carries the faults meets none of its policy here.
 void claim_flow(int fd, Socket* socket) {
-  if (!table.rows || socket->claimed == socket->policy + 2) return;
+  if (!table.rows) return;
+  const KernelClaim claim = {load(&socket->flow->carried_by_peer) ? -1 : socket->policy, 0};
+  if (socket->claimed == claim.policy + 2) return;
   const int kept = errno;
-  const KernelClaim claim = {socket->policy, 0};
-  socket->claimed = socket->policy + 2;
+  socket->claimed = claim.policy + 2;
   real.setsockopt(fd, MISHAP_KERNEL_LEVEL, MISHAP_KERNEL_CLAIM, &claim, sizeof(claim));
   errno = kept;
 }

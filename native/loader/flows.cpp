@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <unordered_set>
+
 #include "contract/stats.h"
 #include "contract/tables.h"
 
@@ -112,23 +114,33 @@ void Flows::keep(const KernelSocket& socket) {
   closed_.pop_front();
 }
 
-std::string Flows::tell() {
-  take_in();
-  std::string text;
-  for (const KernelSocket& socket : closed_) text += line_of(socket, false);
-  closed_.clear();
-  u64 open = 0;
+std::vector<KernelSocket> Flows::open_rows() const {
+  std::vector<KernelSocket> open;
   for (u32 i = 0; i < MISHAP_KERNEL_SOCKETS; i++) {
     const KernelSocket& row = kernel_.rows()[i];
     const u64 cookie = __atomic_load_n(&row.owner.cookie, __ATOMIC_ACQUIRE);
     if (cookie == 0 || cookie == ~u64{0}) continue;
     KernelSocket copy;
     memcpy(&copy, &row, sizeof(copy));
-    if (copy.owner.cookie != cookie || __atomic_load_n(&row.owner.cookie, __ATOMIC_ACQUIRE) != cookie) continue;  // it closed meanwhile
-    text += line_of(copy, true);
-    open++;
+    // It may have closed meanwhile, and the row be another's.
+    if (copy.owner.cookie == cookie && __atomic_load_n(&row.owner.cookie, __ATOMIC_ACQUIRE) == cookie) open.push_back(copy);
   }
-  text += format(R"({"flows":{"open":%llu,"closed":%llu,"lost_events":%llu,"lost_bytes_up":%llu,"lost_bytes_down":%llu,"without_row":%llu,"older":[)", Number{open},
+  return open;
+}
+
+std::string Flows::tell() {
+  std::vector<KernelSocket> open = open_rows();
+  take_in();  // behind the rows: what closes between the two is told twice rather than never, and dropped here
+  std::unordered_set<u64> closed;
+  std::string text;
+  for (const KernelSocket& socket : closed_) {
+    text += line_of(socket, false);
+    closed.insert(socket.owner.cookie);
+  }
+  closed_.clear();
+  std::erase_if(open, [&](const KernelSocket& socket) { return closed.contains(socket.owner.cookie); });
+  for (const KernelSocket& socket : open) text += line_of(socket, true);
+  text += format(R"({"flows":{"open":%llu,"closed":%llu,"lost_events":%llu,"lost_bytes_up":%llu,"lost_bytes_down":%llu,"without_row":%llu,"older":[)", Number{open.size()},
                  Number{closed_count_}, Number{kernel_.lost(kLostEvents)}, Number{kernel_.lost(kLostUp)}, Number{kernel_.lost(kLostDown)}, Number{kernel_.lost(kLostRows)});
   const char* comma = "";
   for (const auto& [key, sum] : older_) {

@@ -28,6 +28,7 @@ class Flows {
  private:
   static int on_event(void* self, void* data, size_t size);
   void keep(const KernelSocket& socket);
+  std::vector<KernelSocket> open_rows() const;
 
   struct Sum {
     u64 flows = 0, up = 0, down = 0;

@@ -8,6 +8,7 @@ import type { Accounts } from "../report/schema.js";
 import { native, newSegmentPath, type Segment } from "../segment/index.js";
 import { readAccounts, readAdjustments } from "./accounts.js";
 import { addUp, buildCoverage, type Coverage, type Known } from "./coverage.js";
+import { WITHOUT } from "./hooks.js";
 import type { Invoker } from "./invoker.js";
 import { KernelError, type KernelReading, type Loader, startLoader } from "./loader.js";
 import { witnessFault } from "./witnessed.js";
@@ -54,9 +55,9 @@ export class Witness {
     this.segmentPath = segmentPath;
     this.#loader = loader;
     native.hideProcess(); // the program runs as the same user and must not get at the loader's pipes
-    for (const { name, ok, reason } of loader.ready.hooks) {
-      if (!ok)
-        this.notes.push(`the kernel's witness goes without ${name}: ${reason ?? "the kernel would not take it"}`);
+    for (const { name, for: purpose, ok, reason } of loader.ready.hooks) {
+      const why = reason ?? "the kernel would not take it";
+      if (!ok) this.notes.push(`the kernel's witness goes without ${name} (${why}): ${WITHOUT[purpose]}`);
     }
     void loader.ended.then((reason) => {
       if (reason !== undefined) this.#lose(reason);

@@ -36,7 +36,7 @@ export function findSegmentFiles(directory: string): { path: string; project: st
 /**
  * Removes what runs left behind that were killed together with their janitor: segments whose owner and programs are
  * all gone, and what lay beside segments that are gone: links to the interceptor (`SEGMENT.so`), sockets of couriers
- * (`SEGMENT.courier`).
+ * (`SEGMENT.courier`) and of the kernel's side (`SEGMENT.kernel`).
  *
  * @returns the paths removed
  */
@@ -44,13 +44,13 @@ export function sweep(directory: string): string[] {
   const removed = findSegmentFiles(directory)
     .map(({ path }) => path)
     .filter((path) => native.isAbandoned(path) && remove(path));
-  const beside = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.(so|courier)$`);
+  const beside = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.(so|courier|kernel)$`);
   const names = namesIn(directory);
   for (const name of names) {
-    const segment = beside.exec(name)?.[1];
+    const [, segment, kind] = beside.exec(name) ?? [];
     if (segment === undefined || names.includes(segment)) continue;
     const path = join(directory, name);
-    if (isOurs(path) && remove(path)) removed.push(path);
+    if (isOurs(path, kind === "kernel" ? EARLY_MS : 0) && remove(path)) removed.push(path);
   }
   return removed;
 }
@@ -63,9 +63,13 @@ function namesIn(directory: string): string[] {
   }
 }
 
-function isOurs(path: string): boolean {
+/** The kernel's side is there before its segment is, by less than this. */
+const EARLY_MS = 60_000;
+
+function isOurs(path: string, olderThanMs: number): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  return found !== undefined && (found.isSymbolicLink() || found.isSocket()) && found.uid === userId();
+  if (found === undefined || found.uid !== userId() || Date.now() - found.ctimeMs < olderThanMs) return false;
+  return found.isSymbolicLink() || found.isSocket();
 }
 
 /** False when somebody else was faster. */
