@@ -1,5 +1,5 @@
-// What a preload misses, the kernel sees: under `mishap run --kernel` every program that goes past libc, or that cannot be
-// preloaded, gets a coverage line that adds up to exactly the bytes that it says it moved.
+// What a preload misses, the kernel sees: under `mishap run --kernel` every program that goes past libc, or that
+// cannot be preloaded, gets a coverage line that adds up to exactly the bytes that it says it moved.
 import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync } from "node:fs";
 import { join } from "node:path";

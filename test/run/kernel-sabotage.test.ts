@@ -1,5 +1,5 @@
-// An interceptor and a courier built to lie, which wait half of what they say, are caught by the kernel's witness. They are
-// put where a copy of mishap looks for them.
+// An interceptor and a courier built to lie, which wait half of what they say, are caught by the kernel's witness.
+// They are put where a copy of mishap looks for them.
 import { execFile } from "node:child_process";
 import { copyFileSync, cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";

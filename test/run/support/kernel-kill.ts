@@ -1,5 +1,5 @@
-// What is left when a part of a run with the kernel's side is killed at some moment: nothing in force at once, nothing at
-// all once the program is gone.
+// What is left when a part of a run with the kernel's side is killed at some moment: nothing in force at once, nothing
+// at all once the program is gone.
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, type TestContext } from "vitest";
