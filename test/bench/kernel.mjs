@@ -1,5 +1,5 @@
-// What the kernel's side costs a program that is not preloaded, and what it bears: the loader is started as a run starts it,
-// and test/bench/kernel.cpp runs beside it, inside of its cgroup and outside. Needs root.
+// What the kernel's side costs a program that is not preloaded, and what it bears: the loader is started as a run
+// starts it, and test/bench/kernel.cpp runs beside it, inside of its cgroup and outside. Needs root.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, statSync } from "node:fs";

@@ -1,5 +1,5 @@
-// What a preload misses, the kernel sees: under `mishap run --kernel` every program that goes past libc, or that cannot be
-// preloaded, gets a coverage line that adds up to exactly the bytes that it says it moved.
+// What a preload misses, the kernel sees: under `mishap run --kernel` every program that goes past libc, or that
+// cannot be preloaded, gets a coverage line that adds up to exactly the bytes that it says it moved.
 import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync } from "node:fs";
 import { join } from "node:path";
@@ -44,7 +44,8 @@ function expectCovered({ moved, evidence, received }: Ran, program: string, esca
   const state = (way: string): "intercepted" | "escaped" => (escaping.includes(way) ? "escaped" : "intercepted");
   const expected = moved.map((each) => coverage(program, state(each.way), each));
   expect(expected.length).toBeGreaterThan(0);
-  expect([...(evidence.coverage ?? [])].sort((a, b) => b.state.localeCompare(a.state))).toEqual(expected);
+  const covered = [...(evidence.coverage ?? [])].sort((a, b) => b.state.localeCompare(a.state));
+  expect(covered, evidence.notes.join("\n")).toEqual(expected);
   expect(moved.reduce((sum, { up }) => sum + up, 0)).toBe(received);
   expect(evidence.notes.join("\n")).not.toMatch(/than the kernel saw/);
 }

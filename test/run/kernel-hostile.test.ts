@@ -1,7 +1,7 @@
-// The program of a run under the kernel's eye is the user's as without it: no right more, their own environment, and no way
-// to get at what watches it. test/programs/kernel/hostile.cpp tries them all, as an ordinary user, with the loader got
-// through sudo in both of the ways there are. The machine's sudoers file stays as it is: the runs see another, by a mount of
-// their own.
+// The program of a run under the kernel's eye is the user's as without it: no right more, their own environment, and
+// no way to get at what watches it. test/programs/kernel/hostile.cpp tries them all, as an ordinary user, with the
+// loader got through sudo in both of the ways there are. The machine's sudoers file stays as it is: the runs see
+// another, by a mount of their own.
 import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

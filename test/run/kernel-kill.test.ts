@@ -1,5 +1,5 @@
-// kill -9 of the run, of the loader, of the program at random moments: no program, map, link, cgroup or file stays once the
-// program is gone, and nothing is in force before that.
+// kill -9 of the run, of the loader, of the program at random moments: no program, map, link, cgroup or file stays
+// once the program is gone, and nothing is in force before that.
 import { beforeAll, beforeEach, expect, it } from "vitest";
 import { until } from "./cli-harness.js";
 import { orphans } from "./support/kernel.js";

@@ -1,5 +1,5 @@
-// Whose a socket is comes from the kernel, before the socket's first byte: test/programs/kernel/owners.cpp looks up every
-// socket that it makes in the rows that the interceptor in its process maps.
+// Whose a socket is comes from the kernel, before the socket's first byte: test/programs/kernel/owners.cpp looks up
+// every socket that it makes in the rows that the interceptor in its process maps.
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { mishap, scratchFolder } from "./cli-harness.js";

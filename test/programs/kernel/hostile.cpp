@@ -71,6 +71,8 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
+std::string name_of(int pid) { return first_line("/proc/" + std::to_string(pid) + "/comm"); }
+
 std::vector<int> processes() {
   std::vector<int> found;
   DIR* folder = opendir("/proc");
@@ -92,7 +94,7 @@ std::set<int> watchers() {
   const int run = getppid();
   std::set<int> found = {run};
   for (const int pid : processes()) {
-    const std::string name = first_line("/proc/" + std::to_string(pid) + "/comm");
+    const std::string name = name_of(pid);
     if (name != "mishap-loader" && name != "mishap-keeper" && name != "sudo") continue;
     int above = pid;
     while (above > 1 && above != run) above = parent_of(above);
@@ -412,7 +414,7 @@ void attack_processes() {
     attack_memory(pid);
     attack_descriptors_of(pid);
     if (pid == run) continue;  // its user may always end a run
-    for (const int number : {SIGTERM, SIGSTOP, SIGKILL}) attempt("signal a watcher", kill(pid, number));
+    for (const int number : {SIGTERM, SIGSTOP, SIGKILL}) attempt("signal " + name_of(pid), kill(pid, number));
     attempt("slow a watcher down", setpriority(PRIO_PROCESS, static_cast<id_t>(pid), 19));
   }
   attack_bystanders();

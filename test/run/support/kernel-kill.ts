@@ -1,5 +1,5 @@
-// What is left when a part of a run with the kernel's side is killed at some moment: nothing in force at once, nothing at
-// all once the program is gone.
+// What is left when a part of a run with the kernel's side is killed at some moment: nothing in force at once, nothing
+// at all once the program is gone.
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, type TestContext } from "vitest";
@@ -38,7 +38,7 @@ export function needsKernelAndTool({ skip }: Pick<TestContext, "skip">): void {
 /** Kills a part of a run, by SIGKILL, at a random moment; then the program, if that is still there. */
 export async function killAtRandom(victim: Victim, port: number): Promise<void> {
   const project = freshProject();
-  const command = ["python3", "-c", TALK, String(port), project];
+  const command = ["/usr/bin/python3", "-c", TALK, String(port), project];
   const run = startMishap(["run", "--kernel", "--quiet", "--project", project, "--latency", "5ms", "--", ...command]);
   const find = { run: () => run.pid, loader: () => loaderOf(project), target: () => targetOf(project) };
   await until(`the ${victim} starts`, () => find[victim]() !== undefined, PATIENCE_MS);
@@ -99,6 +99,6 @@ function targetOf(project: string): number | undefined {
   const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
   return pids.map(Number).find((pid) => {
     const [program, ...args] = commandLine(pid);
-    return program === "python3" && args.includes(project) && !isOver(pid);
+    return (program ?? "").endsWith("/python3") && args.includes(project) && !isOver(pid);
   });
 }

@@ -1,5 +1,5 @@
-// What the tests of the kernel's side share: whether it can be had here, the programs that a preload cannot see, the peer
-// that they exchange bytes with, and what is loaded into the kernel at a moment.
+// What the tests of the kernel's side share: whether it can be had here, the programs that a preload cannot see, the
+// peer that they exchange bytes with, and what is loaded into the kernel at a moment.
 import { execFile, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
@@ -14,7 +14,7 @@ const sources = fileURLToPath(new URL("../../programs/kernel/", import.meta.url)
 const native = fileURLToPath(new URL("../../../native/", import.meta.url));
 const LOADER = join(nativeFolder, "mishap-loader");
 
-// ---- whether it can be had ---------------------------------------------------------------------------------------------
+// ---- whether it can be had -----------------------------------------------------------------------------------------
 
 const probeAnswer = z.object({
   facts: z.object({ btf: z.boolean(), cgroup2: z.string().nullable(), rights: z.boolean() }),
@@ -46,7 +46,7 @@ export function needsKernel({ skip }: Pick<TestContext, "skip">): void {
   if (reason !== undefined) skip(reason);
 }
 
-// ---- programs ----------------------------------------------------------------------------------------------------------
+// ---- programs ------------------------------------------------------------------------------------------------------
 
 const C = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror"];
 const CPP = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", `-I${native}`];
@@ -156,7 +156,7 @@ export class ExchangePeer {
   }
 }
 
-// ---- what is loaded ----------------------------------------------------------------------------------------------------
+// ---- what is loaded ------------------------------------------------------------------------------------------------
 
 /** Kinds of kernel objects, as bpftool and /proc/PID/fdinfo name them. */
 const KINDS = ["prog", "map", "link"] as const;
