@@ -156,6 +156,13 @@ struct {
   __type(value, u64);
 } mishap_lost SEC(".maps");
 
+// The loader looks by itself now and then; waking it for each would cost more than what it takes in.
+#define MUCH (1 << 20)
+static __always_inline void tell(struct event *event) {
+  const bool much = bpf_ringbuf_query(&mishap_events, BPF_RB_AVAIL_DATA) > MUCH;
+  bpf_ringbuf_submit(event, much ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
 // Set by the loader before the programs are loaded.
 #define SCOPE_CGROUP 0  // what the cgroup hooks tag, and what tasks of the cgroup use
 #define SCOPE_PROCESS 1

@@ -24,9 +24,8 @@ static __always_inline void take_addresses(KernelSocket *row, const struct sock 
 static __noinline KernelSocket *adopt(struct sock *sk) {
   const u32 family = sk->__sk_common.skc_family, protocol = sk->sk_protocol;
   if (!is_ours(family, protocol)) return NULL;
-  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
-  if (!tag && !in_scope()) return NULL;
-  if (!tag) tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!in_scope()) return NULL;
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
   if (!tag) return NULL;
   const u64 cookie = bpf_get_socket_cookie(sk);
   KernelSocket *row = make_row(tag, cookie, family, protocol);
@@ -62,7 +61,7 @@ static __always_inline void tell_delay(KernelSocket *row, u32 direction) {
   event->delay.policy = row->policy;
   event->delay.direction = direction;
   event->delay.delay_ns = now - since;
-  bpf_ringbuf_submit(event, 0);
+  tell(event);
 }
 
 static __always_inline void count(KernelSocket *row, u32 direction, u64 bytes) {

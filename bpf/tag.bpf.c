@@ -19,7 +19,7 @@ static __always_inline void tell_closed(const KernelSocket *row) {
   }
   event->kind = MISHAP_EVENT_CLOSED;
   __builtin_memcpy(&event->socket, row, sizeof(*row));
-  bpf_ringbuf_submit(event, 0);
+  tell(event);
 }
 
 // The row of a socket that the running task uses. What it accepted is its own from now on. A connection that has no row yet

@@ -19,6 +19,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["NativeSegment"] = export_segment_class(env);
   exports["isAbandoned"] = Napi::Function::New(env, is_abandoned, "isAbandoned");
   exports["hideProcess"] = Napi::Function::New(env, hide_process, "hideProcess");
+  exports["socketPair"] = Napi::Function::New(env, socket_pair, "socketPair");
   exports["spawnTarget"] = Napi::Function::New(env, spawn_target, "spawnTarget");
   exports["listSockets"] = Napi::Function::New(env, list_sockets, "listSockets");
   exports["intercepted"] = Napi::Function::New(env, intercepted, "intercepted");

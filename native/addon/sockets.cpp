@@ -95,4 +95,14 @@ Napi::Value list_sockets(const Napi::CallbackInfo& info) {
   return sockets;
 }
 
+// socketPair(): Node has pipes to its children only, which end with them.
+Napi::Value socket_pair(const Napi::CallbackInfo& info) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) throw system_error(info.Env(), errno, "socketpair", "no socket could be made");
+  Napi::Array pair = Napi::Array::New(info.Env(), 2);
+  pair.Set(0u, Napi::Number::New(info.Env(), ends[0]));
+  pair.Set(1u, Napi::Number::New(info.Env(), ends[1]));
+  return pair;
+}
+
 }  // namespace mishap

@@ -158,6 +158,7 @@ struct Socket {
   u32 settled_generation;  // of the header when its policy was known and no name could change that any more; 0 never
   i32 policy;              // mirrors flow->policy
   i32 claimed;             // 2 + the policy that the kernel knows of this flow; 0: it was told of none
+  bool watched;            // the kernel had a row for it then
   i32 error_behind;        // the connection broke behind the bytes last handed over: what the next receive meets
   u8 family;               // AF_*
   u8 protocol;             // Protocol
@@ -212,16 +213,21 @@ inline Flow* calm_flow(int fd) {
   Socket* socket = noted_socket(fd);
   return socket && socket->calm_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
 }
+// Where the kernel watches: whether the socket was closed by a system call that we did not see, and the descriptor is another's.
+const KernelSocket* kernel_socket(u64 cookie);  // kernel.cpp
+inline bool closed_behind_us(const Socket& socket) { return socket.watched && !kernel_socket(socket.cookie); }
 // The same where every byte is counted.
 inline Flow* quiet_flow(int fd) {
   Socket* socket = self.counted ? noted_socket(fd) : nullptr;
-  return socket && socket->quiet_generation == load(&self.segment.header->generation) ? socket->flow : nullptr;
+  if (!socket || socket->quiet_generation != load(&self.segment.header->generation) || closed_behind_us(*socket)) return nullptr;
+  return socket->flow;
 }
 // The socket behind a descriptor when its policy is settled and in force and it has no past to see to: nothing held, nothing
 // broken. Then a call that no stage touches needs no closer look; nullptr: it does.
 inline Socket* settled_socket(int fd) {
   Socket* socket = noted_socket(fd);
   if (!socket || socket->settled_generation != load(&self.segment.header->generation)) return nullptr;
+  if (self.counted && closed_behind_us(*socket)) return nullptr;
   if (socket->held[0] || socket->held[1] || thread.inside || !in_force(self.segment)) return nullptr;
   return load(&socket->flow->state) == static_cast<u8>(FlowState::Open) ? socket : nullptr;
 }
@@ -253,7 +259,6 @@ inline void count_held(Socket* socket, Direction direction, i64 bytes) {
 // Maps the kernel's table of sockets, handed out at `path`; false: there is none to be had.
 bool meet_kernel(const char* path);
 // The row of a socket, which may be another's a moment later; nullptr: the kernel's side knows none. The rest copies out of it.
-const KernelSocket* kernel_socket(u64 cookie);
 bool kernel_owner(u64 cookie, Owner* out);
 // The newest arrivals, oldest first: how many.
 constexpr u32 kKernelArrivals = MISHAP_KERNEL_ARRIVALS - 1;

@@ -183,6 +183,7 @@ void claim_flow(int fd, Socket* socket) {
   const int kept = errno;
   socket->claimed = claim.policy + 2;
   real.setsockopt(fd, MISHAP_KERNEL_LEVEL, MISHAP_KERNEL_CLAIM, &claim, sizeof(claim));
+  socket->watched = kernel_socket(socket->cookie) != nullptr;
   errno = kept;
 }
 

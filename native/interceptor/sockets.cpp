@@ -382,7 +382,11 @@ Socket* socket_of(int fd) {
   }
   if (load_acquire(&kinds[fd]) == static_cast<u8>(Kind::Unknown)) return getpid() == self.pid ? look_at(fd) : nullptr;
   Socket** slot = slot_of(fd, false);
-  return slot ? load_acquire(slot) : nullptr;
+  Socket* socket = slot ? load_acquire(slot) : nullptr;
+  if (!socket || !self.counted || !closed_behind_us(*socket) || getpid() != self.pid) return socket;
+  count(Fallback::StaleDescriptor);
+  forget(fd);
+  return look_at(fd);
 }
 
 void note_socket(int fd, int family, int type) {

@@ -40,6 +40,7 @@ using namespace mishap::loader;
 
 namespace {
 
+constexpr int kTakeInMs = 100;  // the kernel's programs wake us only when there is much: bpf/common.h
 constexpr char kSegments[] = "/dev/shm/mishap-";
 
 struct Order {
@@ -193,9 +194,9 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
   std::string rest;
   for (;;) {
     pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}};
-    if (poll(waits, 3, -1) < 0 && errno != EINTR) return;
+    if (poll(waits, 3, kTakeInMs) < 0 && errno != EINTR) return;
     if (told_to_end) return;
-    if (waits[1].revents) flows.take_in();
+    flows.take_in();
     if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
     if (!waits[0].revents) continue;
     char text[4096];
@@ -311,5 +312,9 @@ int main(int argc, char** argv) {
   end.sa_handler = [](int) { told_to_end = 1; };
   sigaction(SIGTERM, &end, nullptr);
   if (chdir("/") != 0) return 1;
-  return order.mode == "probe" ? probe() : run_or_observe(order);
+  if (order.mode == "probe") return probe();
+  // In a process of its own: sudo, which its user may signal, ends with the first one.
+  if (const pid_t pid = fork(); pid != 0) return pid < 0 ? 1 : 0;
+  setsid();
+  return run_or_observe(order);
 }

@@ -3,11 +3,12 @@
  * are root and through sudo elsewhere, speaks JSON lines, and ends with everything it did when its stdin ends.
  */
 
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync } from "node:fs";
+import { Socket } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { nativeFolder } from "../segment/index.js";
+import { native, nativeFolder } from "../segment/index.js";
 import { type KernelFlow, type KernelHook, type KernelSummary, type LoaderLine, parseLine } from "./words.js";
 
 /** The kernel's witness is not to be had, or was lost; why, in one sentence. */
@@ -89,10 +90,21 @@ function hasTerminal(): boolean {
   }
 }
 
-/** The keys that end a program reach sudo too, which hands them on; the loader leaves them to the program. */
-function spawnLoader(command: readonly string[], throughSudo: boolean): ChildProcessWithoutNullStreams {
+/**
+ * The loader's standard input and output are one socket that is ours, not the child's: what is started, sudo or the
+ * loader's first process, leaves at once, and with it a child's own pipes would end. The keys that end a program reach
+ * sudo too, while it asks for a password; the loader leaves them to the program.
+ */
+function spawnLoader(command: readonly string[], throughSudo: boolean): { program: ChildProcess; line: Socket } {
   const [file = "", ...args] = command;
-  return throughSudo ? spawn(file, args) : spawn(file, args, { detached: true, env: {} });
+  const [ours, theirs] = native.socketPair();
+  const options = throughSudo ? {} : { detached: true, env: {} };
+  try {
+    const program = spawn(file, args, { ...options, stdio: [theirs, theirs, "pipe"] });
+    return { program, line: new Socket({ fd: ours }) };
+  } finally {
+    closeSync(theirs);
+  }
 }
 
 interface Question {
@@ -103,7 +115,7 @@ interface Question {
 class LoaderProcess implements Loader {
   readonly ended: Promise<string | undefined>;
   #ready: Loader["ready"] = { cgroup: undefined, hooks: [] };
-  readonly #process: ChildProcessWithoutNullStreams;
+  readonly #line: Socket;
   readonly #throughSudo: boolean;
   readonly #questions: Question[] = [];
   #stderr = "";
@@ -113,20 +125,22 @@ class LoaderProcess implements Loader {
 
   constructor(command: readonly string[], throughSudo: boolean) {
     this.#throughSudo = throughSudo;
-    this.#process = spawnLoader(command, throughSudo);
-    this.#process.stdin.on("error", () => {}); // it died: its end says so
-    this.#process.stderr.setEncoding("utf8").on("data", (text: string) => {
+    const { program, line } = spawnLoader(command, throughSudo);
+    this.#line = line;
+    line.on("error", () => {}); // it died: its end says so
+    program.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MOST_STDERR);
     });
-    createInterface({ input: this.#process.stdout }).on("line", (line) => this.#hear(line));
+    createInterface({ input: line }).on("line", (text) => this.#hear(text));
     this.ended = new Promise((resolve) => {
       const end = (reason: string | undefined): void => {
         this.#gone = reason ?? "it was told to end";
         for (const question of this.#questions.splice(0)) question.fail(this.#gone);
         resolve(reason);
       };
-      this.#process.once("error", (error) => end(error.message));
-      this.#process.once("close", (code, signal) => end(this.#closed ? undefined : this.#whyEnded(code, signal)));
+      program.once("error", (error) => end(error.message));
+      // Not before the loader itself is gone, which holds its stderr open.
+      program.once("close", (code, signal) => end(this.#closed ? undefined : this.#whyEnded(code, signal)));
     });
   }
 
@@ -171,7 +185,7 @@ class LoaderProcess implements Loader {
 
   close(): void {
     this.#closed = true;
-    this.#process.stdin.end();
+    this.#line.end();
   }
 
   /** Says something, and hands every line that follows to `take` until that is content. */
@@ -197,7 +211,7 @@ class LoaderProcess implements Loader {
           return "answered";
         },
       });
-      if (words !== undefined) this.#process.stdin.write(`${words}\n`);
+      if (words !== undefined) this.#line.write(`${words}\n`);
     });
   }
 
@@ -214,14 +228,14 @@ class LoaderProcess implements Loader {
   #giveUp(reason: string): void {
     this.#garbled ??= reason;
     for (const question of this.#questions.splice(0)) question.fail(reason);
-    this.#process.stdin.end();
-    this.#process.stdout.destroy();
+    this.#line.destroy();
   }
 
   #whyEnded(code: number | null, signal: NodeJS.Signals | null): string {
     if (this.#garbled !== undefined) return this.#garbled;
     const said = explainStderr(this.#stderr, this.#throughSudo);
-    return said ?? `it ended with ${signal ?? `status ${code}`}`;
+    // What was started leaves at once; the loader itself is known by its pipes only.
+    return said ?? (code === 0 ? "it was killed" : `it ended with ${signal ?? `status ${code}`}`);
   }
 }
 

@@ -146,6 +146,8 @@ export interface NativeAddon {
     options: TargetOptions,
     onExit: (status: number) => void,
   ): number;
+  /** Two ends of a stream socket; each has to be closed, and no program that is started inherits them by itself. */
+  socketPair(): [number, number];
   /** Every TCP and UDP socket of this network namespace. */
   listSockets(): SocketInfo[];
   /**

@@ -94,7 +94,8 @@ describe.each(WAYS)("%s", (_, run) => {
     expect(attempts.length).toBeGreaterThan(30);
     expect(attempts.filter(({ worked }) => worked > 0)).toEqual([]);
     const never = attempts.filter(({ tries }) => tries === 0).map(({ attempt }) => attempt);
-    expect(never.filter((attempt) => attempt !== "get out by a user namespace")).toEqual([]); // some machines allow none
+    // Some machines allow no user namespaces; and no sudo is left to be signalled.
+    expect(never.filter((attempt) => !["get out by a user namespace", "signal sudo"].includes(attempt))).toEqual([]);
 
     const [moved] = movedBy(stdout);
     const { coverage, notes } = evidenceSchema.parse(JSON.parse(readFileSync(file, "utf8")));
