@@ -11,7 +11,6 @@ import {
   MISHAP,
   mishap,
   processState,
-  type Running,
   scratchFolder,
   start,
   startMishap,
@@ -88,12 +87,9 @@ function flowsOf({ stdout }: Finished): ObservedFlow[] {
 }
 
 /** The loader that a watch started. */
-function loaderOf(watch: Running): number {
-  const children = readFileSync(`/proc/${watch.pid}/task/${watch.pid}/children`, "latin1")
-    .trim()
-    .split(" ")
-    .map(Number);
-  const loader = children.find((pid) => processesNamed("mishap-loader").includes(pid));
+function loaderOf(program: Program): number {
+  const commandLine = (pid: number) => readFileSync(`/proc/${pid}/cmdline`, "latin1").split("\0");
+  const loader = processesNamed("mishap-loader").find((pid) => commandLine(pid).includes(String(program.pid)));
   if (loader === undefined) throw new Error("the watch has no loader");
   return loader;
 }
@@ -172,12 +168,12 @@ describe("mishap observe --json", () => {
     const program = await startProgram();
     const watch = startMishap(["observe", "--pid", String(program.pid), "--json", "--interval", "100ms"]);
     await watch.says(`"pid":${program.pid},`);
-    const loader = loaderOf(watch);
+    const loader = loaderOf(program);
     const held = heldBy(loader);
     expect([...held].filter((id) => id.startsWith("prog:")).length).toBeGreaterThan(5);
     process.kill(watch.pid, signal);
     expect((await watch.finished).code).toBe(code);
-    await until("the loader ends", () => processState(loader) === undefined);
+    await until("the loader ends", () => ["Z", "X", undefined].includes(processState(loader)));
     await until("all it loaded is gone", () => [...loaded().keys()].every((id) => !held.has(id)));
   });
 
