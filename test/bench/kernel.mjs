@@ -4,13 +4,12 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { startLoader } from "../../dist/kernel/loader.js";
 
 const pathOf = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const folder = pathOf("../../build/bench");
 const program = join(folder, "kernel");
-const loader = pathOf("../../build/Release/mishap-loader");
 const sources = ["kernel.cpp", "../programs/kernel/rows.h", "../../native/contract/kernel.h"].map(pathOf);
 const SEGMENT = `/dev/shm/mishap-${process.getuid()}-bench-${process.pid.toString(16).padStart(8, "0")}`;
 const [FIRST_CORE, TRIPS] = ["0", "30000"];
@@ -27,26 +26,12 @@ function build() {
 /** The loader as a run has it, for as long as `use` takes. */
 async function withLoader(use) {
   const user = ["--uid", `${process.getuid()}`, "--gid", `${process.getgid()}`];
-  const args = ["run", "--segment", SEGMENT, ...user, "--for", `${process.pid}`, "--arrivals"];
-  const child = spawn(loader, args, { stdio: ["pipe", "pipe", "inherit"] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const gone = once(child, "close");
-  const answer = async () => {
-    const { value, done } = await lines.next();
-    const { error, ...said } = done ? { error: "it ended" } : JSON.parse(value);
-    if (error !== undefined) throw new Error(`mishap-loader: ${error}`);
-    return said;
-  };
-  const order = (text) => {
-    child.stdin.write(`${text}\n`);
-    return answer();
-  };
+  const loader = await startLoader(["run", "--segment", SEGMENT, ...user, "--for", `${process.pid}`, "--arrivals"]);
   try {
-    await answer(); // that it is ready
-    return await use({ order, answer });
+    return await use(loader);
   } finally {
-    child.stdin.end();
-    await gone;
+    loader.close();
+    await loader.ended;
   }
 }
 
@@ -71,16 +56,11 @@ async function finish(child) {
 }
 
 /** The same, born in the loader's cgroup. */
-async function runInside({ order }, prefix, ...args) {
-  await order(`join ${process.pid}`);
+async function runInside(loader, prefix, ...args) {
+  await loader.join(process.pid);
   const { finished } = await run(prefix, ...args);
-  await order(`leave ${process.pid}`);
+  await loader.leave(process.pid);
   return finished;
-}
-
-/** What the kernel saw, all sockets told: their sums. */
-async function summary({ order, answer }) {
-  for (let said = await order("flows"); ; said = await answer()) if (said.flows !== undefined) return said.flows;
 }
 
 const median = (values) => [...values].sort((a, b) => a - b)[values.length >> 1];
@@ -125,7 +105,7 @@ async function connections(rate, seconds) {
   const { per_second: bare } = await (await run([], "connections", `${rate}`, `${seconds}`)).finished;
   const { made, seen } = await withLoader(async (loading) => {
     const made = await runInside(loading, [], "connections", `${rate}`, `${seconds}`);
-    return { made, seen: await summary(loading) };
+    return { made, seen: (await loading.flows()).summary };
   });
   const sockets = made.sockets + 1; // the listener too
   const [owned, told] = [made.right === made.sockets, seen.closed + seen.lost_events + seen.without_row === sockets];
