@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, type TestContext } from "vitest";
 import { Segment } from "../../../src/segment/index.js";
-import { freshProject, processState, startMishap, until } from "../cli-harness.js";
+import { freshProject, processState, type Running, startMishap, until } from "../cli-harness.js";
 import { cgroupsOf, heldBy, loaded, needsKernel, processesNamed } from "./kernel.js";
 import { untilNoTrace } from "./traces.js";
 
@@ -63,11 +63,20 @@ export async function killAtRandom(victim: Victim, port: number): Promise<void> 
       kill(target);
     }
   }
-  await run.finished;
+  await endOf(run, project);
   await soon("nothing stays loaded", () => ![...loaded().keys()].some((id) => held.has(id)));
   if (loader !== undefined) await soon("its cgroup is removed", () => cgroupsOf(loader).length === 0);
   await soon("its keeper leaves", () => !processesNamed("mishap-keeper").some((keeper) => speaksOf(keeper, project)));
   await untilNoTrace(project);
+}
+
+/** A loader that was killed while the run started the program leaves one that was not there to be killed a moment ago. */
+async function endOf(run: Running, project: string): Promise<void> {
+  const again = setInterval(() => {
+    const late = targetOf(project);
+    if (late !== undefined) kill(late);
+  }, 200);
+  await run.finished.finally(() => clearInterval(again));
 }
 
 const isMap = (id: string): boolean => id.startsWith("map:");
