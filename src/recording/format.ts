@@ -45,11 +45,11 @@ const header = z.object({
 const gap = z.object({ lost: count });
 
 const end = z.object({
-  exit_code: z.int(),
-  duration_ms: z.number().min(0),
-  flows: count,
-  ops: count,
-  determinism: z.object({ level: z.string(), reason: z.string() }),
+  exit_code: z.int().optional(),
+  duration_ms: z.number().min(0).optional(),
+  flows: count.optional(),
+  ops: count.optional(),
+  determinism: z.object({ level: z.string(), reason: z.string() }).optional(),
   events: count,
   lost: count,
 });
@@ -58,7 +58,7 @@ const end = z.object({
 export type RecordingHeader = z.infer<typeof header>;
 /** Events that were not recorded, at this place. */
 export type RecordingGap = z.infer<typeof gap>;
-/** What is known when a run has ended. `events` and `lost` count the recording's own. */
+/** What is known when a run has ended; `events` and `lost` are the recording's own, which alone imported ones have. */
 export type RecordingEnd = z.infer<typeof end>;
 
 /** A frame's payload does not hold what its kind says. */

@@ -87,6 +87,18 @@ export class Recording {
     return this.#flows.get(number);
   }
 
+  /** A flow in words; by its hash or its number where they were not recorded. */
+  flowWords(number: number): string {
+    const flow = this.#flows.get(number);
+    if (flow === undefined) return `flow ${number}`;
+    return flow.words === "" ? `0x${flow.key.toString(16)}` : flow.words;
+  }
+
+  /** The name of the policy in a slot; the slot's number where the header does not say. */
+  policyName(slot: number): string {
+    return this.header?.policies.find((policy) => policy.slot === slot)?.name ?? String(slot);
+  }
+
   /**
    * Blocks and gaps in the order of the file. Throws a {@link RecordingError} when the file was changed since it was
    * opened.
