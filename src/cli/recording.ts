@@ -47,6 +47,10 @@ const FLAG_EXAMPLES: Readonly<Record<string, string>> = {
   "--out": "part.mishap",
 };
 
+interface Written extends Output {
+  readonly out?: string;
+}
+
 /** A right value of a flag. */
 export function exampleOf(flag: string): string | undefined {
   return FLAG_EXAMPLES[flag];
@@ -92,14 +96,16 @@ export function define(program: Command): void {
     .summary("make a recording of a part")
     .description("Writes the events meant as a recording of their own.")
     .argument("<file>", "a recording")
-    .requiredOption("--out <file>", "the recording to write (part.mishap)")
+    .option("--out <file>", "the recording to write (part.mishap)")
+    .option("--json", "say what was written as JSON")
     .action(cutOut);
   recording
     .command("import")
     .summary("make a recording of a journal")
     .description("Makes a recording of lines of JSON as `mishap run --journal` writes them, gzipped or not.")
     .argument("<file>", "the lines")
-    .requiredOption("--out <file>", "the recording to write (part.mishap)")
+    .option("--out <file>", "the recording to write (part.mishap)")
+    .option("--json", "say what was written as JSON")
     .action(importFrom);
 }
 
@@ -154,14 +160,15 @@ async function diff(first: string, second: string, { json }: Output): Promise<vo
   process.stdout.write(`${diffLines(found).join("\n")}\n`);
 }
 
-async function cutOut(file: string, { out, ...flags }: FilterFlags & { readonly out: string }): Promise<void> {
-  refuseSame(file, out);
+async function cutOut(file: string, { out, json, ...flags }: FilterFlags & Written): Promise<void> {
+  assertOut(out, file);
   const { cut, RecordingError } = await import("../recording/index.js");
   const { formatPlural } = await import("../report/format.js");
   const recording = await open(file);
   const filter = await filterOf(flags, recording);
   try {
     const { events, lost } = await cut(recording, out, filter);
+    if (json) return printJson({ file: out, events, lost });
     if (lost > 0) printError(`${file}: ${formatPlural(lost, "event")} of flows that are not known are left out`);
     process.stdout.write(`${out}: ${formatPlural(events, "event")}\n`);
   } catch (error) {
@@ -170,13 +177,14 @@ async function cutOut(file: string, { out, ...flags }: FilterFlags & { readonly 
   }
 }
 
-async function importFrom(file: string, { out }: { readonly out: string }): Promise<void> {
-  refuseSame(file, out);
+async function importFrom(file: string, { out, json }: Written): Promise<void> {
+  assertOut(out, file);
   const { importLines, RecordingError } = await import("../recording/index.js");
   const { formatPlural } = await import("../report/format.js");
   const { version } = await import("./version.js");
   try {
     const { events, flows } = await importLines(file, out, version);
+    if (json) return printJson({ file: out, events, flows });
     process.stdout.write(`${out}: ${formatPlural(events, "event")} of ${formatPlural(flows, "flow")}\n`);
   } catch (error) {
     if (error instanceof RecordingError) throw new UsageError(error.message);
@@ -206,8 +214,11 @@ function cannotRead(file: string, error: unknown): unknown {
   return error;
 }
 
-/** A file is not to be read and written at once. */
-function refuseSame(file: string, out: string): void {
+/** There is a file to write, and it is not the one that is read. */
+function assertOut(out: string | undefined, file: string): asserts out is string {
+  if (out === undefined) {
+    throw new UsageError("--out: is missing; name the recording to write, such as --out part.mishap");
+  }
   const [from, to] = [file, out].map((path) => statSync(path, { throwIfNoEntry: false }));
   if (from !== undefined && from.ino === to?.ino && from.dev === to.dev) {
     throw new UsageError(`--out ${out}: is the file that is read; name another, such as --out part.mishap`);
