@@ -10,21 +10,26 @@ import { z } from "zod";
 import { appendEvent, BlockBuilder, type RecordedEvent } from "./events.js";
 import { FORMAT_VERSION, type RecordingHeader } from "./format.js";
 import { RecordingError } from "./reader.js";
-import { DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS } from "./words.js";
+import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS } from "./words.js";
 import { RecordingWriter } from "./writer.js";
 
 const whole = z.int().min(0);
-const line = z.object({
+const fields = z.object({
   flow: z.string().min(1),
   direction: z.enum(DIRECTIONS),
   op: z.enum(OPS),
   unit: whole,
   stage: z.enum(STAGES),
   verdict: z.enum(VERDICTS),
-  fault: z.string().refine((word) => FAULT_WORDS.includes(word), "is no fault"),
+  fault: z.enum(FAULT_WORDS).optional(),
   value: whole,
   bytes: whole.max(0xffffffff).default(0),
   at_ns: whole.default(0),
+});
+
+const line = fields.refine(({ verdict, fault }) => fault !== undefined || verdict === VERDICTS[CONTINUE], {
+  path: ["fault"],
+  error: "is missing",
 });
 
 /** A line of faultcore's recordings: where a decision was asked for and what it was, in the order of one process. */
@@ -107,7 +112,7 @@ function eventOf(given: z.infer<typeof line>): RecordedEvent {
     direction: DIRECTIONS.indexOf(given.direction),
     stage: STAGES.indexOf(given.stage),
     verdict: VERDICTS.indexOf(given.verdict),
-    fault: FAULT_WORDS.indexOf(given.fault),
+    fault: given.fault === undefined ? 0 : FAULT_WORDS.indexOf(given.fault),
     policy: 0,
     unit: given.unit,
     value: given.value,

@@ -39,7 +39,7 @@ export function eventJson(recording: Recording, events: EventColumns, at: number
     unit: numbers.unit,
     stage: wordFor(STAGES, stage),
     verdict: wordFor(VERDICTS, verdict),
-    fault: wordFor(FAULT_WORDS, fault),
+    ...(verdict === CONTINUE ? {} : { fault: wordFor(FAULT_WORDS, fault) }),
     value: numbers.value,
     policy: recording.policyName(policy),
     bytes: numbers.bytes,

@@ -245,6 +245,8 @@ describe("diff", () => {
     const all = [...events, decided({ verdict: "continue", stage: "resolve", unit: 50 })];
     await record(at("all.mishap"), [blockOf(all, flows)], { ...header, policies, record_all: true });
     expect((await mishap("recording", "diff", run, at("all.mishap"))).code).toBe(0);
+    const { stdout } = await mishap("recording", "show", at("all.mishap"), "--verdict", "continue", "--json");
+    expect(json(stdout)).toEqual([expect.not.objectContaining({ fault: expect.anything() })]);
     await record(at("all-changed.mishap"), [blockOf(events, flows)], { ...header, policies, record_all: true });
     expect((await mishap("recording", "diff", at("all-changed.mishap"), at("all.mishap"))).code).toBe(1);
   });
@@ -351,6 +353,11 @@ describe("import", () => {
       "another verdict",
       '{"flow":"a","direction":"uplink","op":"send","unit":0,"stage":"timing","verdict":"vanish"}',
       ":2: verdict:",
+    ],
+    [
+      "no reason",
+      '{"flow":"a","direction":"uplink","op":"send","unit":0,"stage":"timing","verdict":"drop","value":0}',
+      ":2: fault: is missing",
     ],
     ["another thing", "[]", ":2: "],
   ])("says what is wrong with a line: %s", async (_, line, said) => {
