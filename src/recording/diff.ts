@@ -42,21 +42,17 @@ export interface RecordingDiff {
   differences: Difference[];
 }
 
-/** Decisions not met yet in the other recording, by what they hang on. */
-type Open = Map<string, RecordedEvent[]>;
+/** Decisions not met yet in the other recording: by flow, and by what else they hang on, in a number. */
+type Open = Map<string, Map<number, RecordedEvent[]>>;
 
 /** Compares two recordings. Ops that went on are compared where both recorded all. */
 export function diffOf(a: Recording, b: Recording): RecordingDiff {
   const all = a.header?.record_all === true && b.header?.record_all === true;
   const open: Open = new Map();
-  for (const [key, event] of decisions(a, all)) {
-    const queue = open.get(key);
-    if (queue === undefined) open.set(key, [event]);
-    else queue.push(event);
-  }
+  for (const event of decisions(a, all)) add(open, a.flowWords(event.flow), event);
   const diff: RecordingDiff = { same: 0, only_a: 0, only_b: 0, different: 0, differences: [] };
-  for (const [key, event] of decisions(b, all)) {
-    const match = open.get(key)?.shift();
+  for (const event of decisions(b, all)) {
+    const match = open.get(b.flowWords(event.flow))?.get(placeNumber(event))?.shift();
     if (match === undefined) diff.only_b++;
     else if (isSame(match, event)) diff.same++;
     else diff.different++;
@@ -65,23 +61,34 @@ export function diffOf(a: Recording, b: Recording): RecordingDiff {
       diff.differences.push({ ...placeOf(b, event), ...before, b: outcomeOf(event) });
     }
   }
-  for (const event of [...open.values()].flat()) {
-    diff.only_a++;
-    diff.differences.push({ ...placeOf(a, event), a: outcomeOf(event) });
+  for (const ofFlow of open.values()) {
+    for (const event of [...ofFlow.values()].flat()) {
+      diff.only_a++;
+      diff.differences.push({ ...placeOf(a, event), a: outcomeOf(event) });
+    }
   }
   diff.differences.sort((x, y) => x.at_ns - y.at_ns);
   return diff;
 }
 
-function* decisions(recording: Recording, all: boolean): Generator<[key: string, event: RecordedEvent]> {
+function* decisions(recording: Recording, all: boolean): Generator<RecordedEvent> {
   for (const { events } of recording.blocks()) {
-    for (let i = 0; i < events.count; i++) {
-      if (!all && events.verdict[i] === CONTINUE) continue;
-      const event = eventAt(events, i);
-      const { flow, direction, op, stage, unit } = event;
-      yield [`${recording.flowWords(flow)} ${direction} ${op} ${stage} ${unit}`, event];
-    }
+    for (let i = 0; i < events.count; i++) if (all || events.verdict[i] !== CONTINUE) yield eventAt(events, i);
   }
+}
+
+function add(open: Open, flow: string, event: RecordedEvent): void {
+  const ofFlow = open.get(flow) ?? new Map<number, RecordedEvent[]>();
+  open.set(flow, ofFlow);
+  const place = placeNumber(event);
+  const queue = ofFlow.get(place);
+  if (queue === undefined) ofFlow.set(place, [event]);
+  else queue.push(event);
+}
+
+/** Unit, stage, direction and op as one number: exact up to unit 2^45, which no flow comes to. */
+function placeNumber({ unit, stage, direction, op }: RecordedEvent): number {
+  return unit * 256 + stage * 8 + direction * 4 + op;
 }
 
 function isSame(a: RecordedEvent, b: RecordedEvent): boolean {
