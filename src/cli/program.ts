@@ -19,6 +19,7 @@ export interface CommandModule {
 const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   run: () => import("./run.js"),
   policy: () => import("./policy.js"),
+  recording: () => import("./recording.js"),
   stop: () => import("./stop.js"),
   observe: () => import("./observe.js"),
   doctor: () => import("./doctor.js"),

@@ -34,6 +34,7 @@ describe("help", () => {
     expect(program.commands.map((command) => command.name())).toEqual([
       "run",
       "policy",
+      "recording",
       "stop",
       "observe",
       "doctor",
@@ -92,7 +93,7 @@ describe("completion for bash", () => {
   });
 
   it("offers commands, flags and shells", () => {
-    expect(completeInBash("r")).toEqual(["run"]);
+    expect(completeInBash("ru")).toEqual(["run"]);
     expect(completeInBash("run", "--uplink.r")).toEqual(["--uplink.rate"]);
     expect(completeInBash("completion", "")).toEqual(expect.arrayContaining(["bash", "zsh", "fish"]));
     expect(completeInBash("run", "--lat").length).toBe(1);
@@ -107,6 +108,8 @@ describe("completion for bash", () => {
     expect(completeInBash("policy", "s")).toEqual(["show", "schema"]);
     expect(completeInBash("policy", "check", "")).toEqual([]); // which leaves it to bash: files
     expect(completeInBash("policy", "list", "--j")).toEqual(["--json"]);
+    expect(completeInBash("recording", "s")).toEqual(["show", "stats"]);
+    expect(completeInBash("recording", "cut", "--f")).toEqual(["--flow", "--fault", "--from"]);
   });
 
   it("leaves the program's own line to the program", () => {

@@ -1,0 +1,22 @@
+/** What the rest of mishap uses of this folder. */
+
+export { type Cut, cut } from "./cut.js";
+export { type Difference, diffOf, type Outcome, type RecordingDiff } from "./diff.js";
+export {
+  appendEvent,
+  BlockBuilder,
+  type EventBlock,
+  type EventColumns,
+  eventAt,
+  type FlowIdentity,
+  MAX_BLOCK_EVENTS,
+  newColumns,
+  type RecordedEvent,
+} from "./events.js";
+export { type EventFilter, selection } from "./filter.js";
+export { FORMAT_VERSION, type RecordingEnd, type RecordingGap, type RecordingHeader } from "./format.js";
+export { type Imported, importLines } from "./import.js";
+export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
+export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
+export { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+export { type EndFacts, RecordingWriter } from "./writer.js";
