@@ -39,7 +39,8 @@ export class JournalReader {
   /** Drains what is left, to the last event. */
   async finish(): Promise<void> {
     this.stop();
-    for (let looks = 0; looks < LAST_LOOKS; looks++) {
+    for (let looks = 0; looks < LAST_LOOKS; ) {
+      if (!this.#behind) looks++;
       this.#drain();
       const { journal_head, journal_tail } = this.#segment.header();
       if (journal_head === journal_tail) return;
@@ -52,8 +53,12 @@ export class JournalReader {
     clearInterval(this.#timer);
   }
 
+  get #behind(): boolean {
+    return this.#sinks.some(({ behind }) => behind);
+  }
+
   #drain(): void {
-    for (let times = 0; times < MOST_IN_A_ROW && !this.#sinks.some(({ behind }) => behind); times++) {
+    for (let times = 0; times < MOST_IN_A_ROW && !this.#behind; times++) {
       const events = this.#segment.drainJournal(DRAIN_AT_ONCE);
       if (events.length === 0) return;
       for (const sink of this.#sinks) sink.take(events);

@@ -4,8 +4,9 @@
  */
 
 import { arch, cpus, release } from "node:os";
-import type { EndFacts, RecordingHeader } from "../recording/index.js";
-import { BlockBuilder, FORMAT_VERSION, RecordingWriter } from "../recording/index.js";
+import { BlockBuilder } from "../recording/events.js";
+import { FORMAT_VERSION, type RecordingHeader } from "../recording/format.js";
+import { type EndFacts, RecordingWriter } from "../recording/writer.js";
 import { codec, layout, numberOf } from "../segment/index.js";
 import type { EventSink } from "./journal.js";
 import type { Session } from "./session.js";
@@ -32,7 +33,8 @@ export class Recorder implements EventSink {
   readonly #writer: RecordingWriter;
   readonly #facts: RecordingFacts;
   readonly #block = new BlockBuilder();
-  readonly #startNs: bigint;
+  /** CLOCK_MONOTONIC at the start, by halves, because a machine's may have outgrown what a number holds exactly. */
+  readonly #start: readonly [low: number, high: number];
   readonly #timer: NodeJS.Timeout;
   readonly #started: string;
   #header: string;
@@ -62,7 +64,7 @@ export class Recorder implements EventSink {
     this.#facts = facts;
     this.#writer = writer;
     this.#started = started;
-    this.#startNs = startNs;
+    this.#start = [Number(startNs & 0xffffffffn), Number(startNs >> 32n)];
     this.#header = header;
     this.#generation = session.segment.header().generation;
     this.#timer = setInterval(() => this.#write(), WRITE_EVERY_MS);
@@ -123,11 +125,9 @@ export class Recorder implements EventSink {
     columns.count = to + 1;
   }
 
-  /** By halves, because a machine's clock may have outgrown what a number holds exactly. */
   #sinceStart(words: Uint32Array, at: number): number {
-    const high = (words[at / 4 + 1] ?? 0) - Number(this.#startNs >> 32n);
-    const low = (words[at / 4] ?? 0) - Number(this.#startNs & 0xffffffffn);
-    return Math.max(0, high * 2 ** 32 + low);
+    const [low, high] = this.#start;
+    return Math.max(0, ((words[at / 4 + 1] ?? 0) - high) * 2 ** 32 + (words[at / 4] ?? 0) - low);
   }
 
   /** Hands what was gathered to the writer, with the policies as they are by now and a gap where events were lost. */
