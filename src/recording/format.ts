@@ -232,7 +232,7 @@ function deltas(of: (events: EventColumns) => Uint32Array | Float64Array, max: n
     write: (to, events) => {
       const values = of(events);
       for (let i = 0, last = 0; i < events.count; i++) {
-        const value = values[i] ?? 0;
+        const value = atMost(values[i] ?? 0, max);
         to.signed(value - last);
         last = value;
       }
@@ -287,7 +287,7 @@ const units: Column = {
     const last = new Map<number, number>();
     for (let i = 0; i < total; i++) {
       const way = 2 * (flow[i] ?? 0) + (direction[i] ?? 0);
-      const value = unit[i] ?? 0;
+      const value = atMost(unit[i] ?? 0, Number.MAX_SAFE_INTEGER);
       to.signed(value - (last.get(way) ?? 0));
       last.set(way, value);
     }
