@@ -74,8 +74,8 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
 
 bool journals(const Segment& segment, u32 flag) { return load(&segment.header->flags) & flag; }
 
-// An event of a flow, without what only its decision knows.
-Event event_of(const Flow& flow, OpKind kind, Direction direction, u64 unit, u64 bytes) {
+// An event of a flow, without what only a decision knows.
+Event event_of(const Flow& flow, i32 policy, OpKind kind, Direction direction, u64 unit, u64 bytes) {
   Event event = {};
   event.key = load(&flow.key);
   event.unit = unit;
@@ -83,7 +83,7 @@ Event event_of(const Flow& flow, OpKind kind, Direction direction, u64 unit, u64
   event.kind = static_cast<u8>(EventKind::Decision);
   event.op = static_cast<u8>(kind);
   event.direction = static_cast<u8>(direction);
-  event.policy = static_cast<u16>(load(&flow.policy));
+  event.policy = static_cast<u16>(policy);
   return event;
 }
 
@@ -91,8 +91,7 @@ void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fa
   count_verdict(*call->segment, call->policy, stage, verdict);
   call->told = true;
   if (!journals(*call->segment, kHeaderJournal)) return;
-  Event event = event_of(*call->flow, call->kind, call->direction, piece.number, piece.bytes);
-  event.policy = static_cast<u16>(call->policy);
+  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, piece.number, piece.bytes);
   event.value = value;
   event.at_ns = call->now_ns;
   event.stage = static_cast<u8>(stage);
@@ -104,8 +103,7 @@ void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fa
 // Where every op is recorded: one of whose units no stage had anything to say.
 void record_continued(Call* call) {
   if (call->told || !call->progressed || !journals(*call->segment, kHeaderRecordAll)) return;
-  Event event = event_of(*call->flow, call->kind, call->direction, call->first_unit, call->carried);
-  event.policy = static_cast<u16>(call->policy);
+  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, call->first_unit, call->carried);
   event.at_ns = call->now_ns;
   push_event(*call->segment, event, &call->room_patience_ns);
 }
@@ -335,7 +333,7 @@ void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 by
   if (Stats* stats = stats_of(segment, load(&flow->policy))) add(&stats->gated_ops[static_cast<u32>(direction)], u64{1});
   if (!journals(segment, kHeaderRecordAll)) return;
   const OpKind kind = direction == Direction::Uplink ? OpKind::Send : OpKind::Recv;
-  Event event = event_of(*flow, kind, direction, load(&state->progress) >> kOffsetBits, bytes);
+  Event event = event_of(*flow, load(&flow->policy), kind, direction, load(&state->progress) >> kOffsetBits, bytes);
   event.verdict = static_cast<u8>(Verdict::Skipped);
   push_event(segment, event);
 }

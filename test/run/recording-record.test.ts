@@ -89,7 +89,7 @@ describe("a recording", () => {
     for (const event of recording.events()) {
       const { unit, value } = event;
       const words = {
-        flow: recording.flowWords(event.flow),
+        flow: recording.flow(event.flow)?.words,
         direction: nameOf("Direction", event.direction),
         op: nameOf("OpKind", event.op),
         unit,
