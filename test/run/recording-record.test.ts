@@ -146,13 +146,13 @@ describe("a recording", () => {
 
   it("whose reader is stuck holds the program up for a lease, then lets it go on and says what is missing", async () => {
     const file = newFile();
-    const units = 150_000;
+    const units = 60_000;
     const script = `
       import { run } from ${JSON.stringify(fileURLToPath(new URL("../../dist/api/run.js", import.meta.url)))};
       import { parsePolicy } from ${JSON.stringify(fileURLToPath(new URL("../../dist/policy/index.js", import.meta.url)))};
       const [record, ...command] = process.argv.slice(1);
       const done = run({ command, policy: parsePolicy({}), record, recordAll: true });
-      setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 6000), 300);
+      setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4000), 300);
       console.log(JSON.stringify(await done));`;
     const args = ["--input-type=module", "-e", script, "--", file, ...(await sends(units))];
     const { stdout, code } = await start(process.execPath, args).finished;
