@@ -8,7 +8,7 @@
 
 namespace mishap {
 
-static_assert(kLayoutHash == 0x0a1057e8373cc270ull,
+static_assert(kLayoutHash == 0x7bc87cec1801f11full,
               "the layout changed: change src/segment, its test, docs/contract.md and this hash with it");
 
 namespace {
@@ -65,6 +65,8 @@ constexpr Constant kConstants[] = {
     {"headerNames", kHeaderNames},
     {"headerLegacy", kHeaderLegacy},
     {"headerKernel", kHeaderKernel},
+    {"headerRecord", kHeaderRecord},
+    {"headerRecordAll", kHeaderRecordAll},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

@@ -29,6 +29,8 @@ constexpr u32 kHeaderNames = 4;    // some target needs host names
 constexpr u32 kHeaderThreads = 8;  // some thread has a binding of its own
 constexpr u32 kHeaderLegacy = 16;  // programs may set faults by setpriority
 constexpr u32 kHeaderKernel = 32;  // the kernel's side is at work: SEGMENT.kernel hands out its rows
+constexpr u32 kHeaderRecord = 64;  // the journal is recorded: its writers wait for room
+constexpr u32 kHeaderRecordAll = 128;  // ops that continued are journalled too
 
 #define MISHAP_REGION_ENTRY(FIELD, ARRAY)             \
   FIELD(u64, offset, "bytes from the start of the segment") \
@@ -49,19 +51,20 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, lease_expiry_ns, "CLOCK_MONOTONIC; past it every call passes through")                     \
   FIELD(u64, epoch_ns, "CLOCK_MONOTONIC; the origin of schedules")                                      \
   FIELD(u32, generation, "changes with every policy, target or binding; resolved flows look again")     \
-  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches")                       \
+  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches, 64 writers wait for room in the journal, 128 ops that continued are in it") \
   FIELD(u64, run_seed, "the seed of the run; rows without one of their own use it")                     \
   FIELD(u64, flows_opened, "flows seen since the start")                                                \
   FIELD(u64, folded_ops, "ops of flows whose slot was reused")                                          \
   FIELD(u64, journal_head, "next position to write")                                                    \
   FIELD(u64, journal_tail, "next position to read")                                                     \
   FIELD(u64, journal_dropped, "events lost because the ring was full")                                  \
+  FIELD(u64, journal_stalled, "where a writer gave up waiting: journal_tail + 1; until that moves nobody waits") \
   FIELD(u64, determinism, "bits: 1 two ops of one flow raced, 2 a conversation turned under way, 4 a thread or process could not be numbered") \
   FIELD(u64, io_uring_denied, "io_uring_setup calls answered ENOSYS")                                   \
   ARRAY(u64, fallbacks, 9, "calls passed through, by reason")                                           \
   FIELD(i32, courier_pid, "the process that holds the lines out; 0 none")                               \
   FIELD(u32, histograms_used, "rows of that region given to policies")                                  \
-  ARRAY(u64, reserved, 20, "zero")                                                                      \
+  ARRAY(u64, reserved, 19, "zero")                                                                      \
   ARRAY(RegionEntry, regions, 10, "rows, targets, bindings, processes, owners, flows, links, stats, histograms, journal")
 MISHAP_STRUCT(Header, 576, "The segment's first bytes.", MISHAP_HEADER)
 static_assert(kRegions == 10 && kFallbacks == 9);

@@ -1,5 +1,6 @@
 // Decision events, for recording and observing: a bounded ring of many writers and one reader. A slot is
-// published by storing position + 1 in `turn` (Vyukov's bounded queue); a full ring drops and counts.
+// published by storing position + 1 in `turn` (Vyukov's bounded queue). A full ring drops and counts; where a recording is
+// made, its writers first wait for room.
 #pragma once
 
 #include "fields.h"
@@ -13,6 +14,9 @@ enum class EventKind : u8 { FlowOpened = 1, Decision = 2 };
   FIELD(u64, key, "the flow's identity hash")                                           \
   FIELD(u64, unit, "number of the unit of chance, or of the call for the payload stage") \
   FIELD(u64, value, "what the draw chose, where it chose: ns of jitter, copies, bytes") \
+  FIELD(u64, at_ns, "CLOCK_MONOTONIC: of the call, or of the arrival, that was decided") \
+  FIELD(u32, bytes, "of the unit, or of the whole op where it continued or its payload changed; 0 connect and dns") \
+  FIELD(u32, reserved, "zero")                                                          \
   FIELD(u8, kind, "1 flow opened, 2 decision")                                          \
   FIELD(u8, op, "OpKind")                                                               \
   FIELD(u8, direction, "Direction")                                                     \
@@ -21,6 +25,6 @@ enum class EventKind : u8 { FlowOpened = 1, Decision = 2 };
   FIELD(u8, fault, "Fault")                                                             \
   FIELD(u16, policy, "policy index")                                                    \
   ARRAY(char, flow, 88, "kind 1: the flow's identity in words, NUL-terminated")
-MISHAP_STRUCT(Event, 128, "A journal event.", MISHAP_EVENT)
+MISHAP_STRUCT(Event, 144, "A journal event.", MISHAP_EVENT)
 
 }  // namespace mishap

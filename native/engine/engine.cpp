@@ -72,31 +72,50 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
   return piece;
 }
 
-void emit(const Call& call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, u64 value) {
-  count_verdict(*call.segment, call.policy, stage, verdict);
-  if (!(load(&call.segment->header->flags) & kHeaderJournal)) return;
+bool journals(const Segment& segment, u32 flag) { return load(&segment.header->flags) & flag; }
+
+// An event of a flow, without what only a decision knows.
+Event event_of(const Flow& flow, i32 policy, OpKind kind, Direction direction, u64 unit, u64 bytes) {
   Event event = {};
-  event.key = load(&call.flow->key);
-  event.unit = piece.number;
-  event.value = value;
+  event.key = load(&flow.key);
+  event.unit = unit;
+  event.bytes = !carries_data(kind) ? 0 : bytes < ~0u ? static_cast<u32>(bytes) : ~0u;
   event.kind = static_cast<u8>(EventKind::Decision);
-  event.op = static_cast<u8>(call.kind);
-  event.direction = static_cast<u8>(call.direction);
+  event.op = static_cast<u8>(kind);
+  event.direction = static_cast<u8>(direction);
+  event.policy = static_cast<u16>(policy);
+  return event;
+}
+
+void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, u64 value) {
+  count_verdict(*call->segment, call->policy, stage, verdict);
+  call->told = true;
+  if (!journals(*call->segment, kHeaderJournal)) return;
+  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, piece.number, piece.bytes);
+  event.value = value;
+  event.at_ns = call->now_ns;
   event.stage = static_cast<u8>(stage);
   event.verdict = static_cast<u8>(verdict);
   event.fault = static_cast<u8>(fault);
-  event.policy = static_cast<u16>(call.policy);
-  push_event(*call.segment, event);
+  push_event(*call->segment, event, &call->room_patience_ns);
+}
+
+// Where every op is recorded: one of whose units no stage had anything to say.
+void record_continued(Call* call) {
+  if (call->told || !call->progressed || !journals(*call->segment, kHeaderRecordAll)) return;
+  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, call->first_unit, call->carried);
+  event.at_ns = call->now_ns;
+  push_event(*call->segment, event, &call->room_patience_ns);
 }
 
 // Counts and journals what one unit's decision was, stage by stage. Rate is left out: it depends on the clock.
-void emit_decision(const Call& call, const Piece& piece) {
+void emit_decision(Call* call, const Piece& piece) {
   const Decision& d = piece.decision;
   auto part = [&](Part p) { return d.part_ns[static_cast<u32>(p)]; };
   if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<u64>(part(Part::Latency)));
   if (part(Part::Loss)) {  // one wait may repair several lost segments: each is counted here, its time in delivered()
     emit(call, piece, Stage::ChaosBase, Verdict::Delay, d.loss_fault, 0);
-    count_applied(*call.segment, call.policy, d.loss_fault, call.direction, 1);
+    count_applied(*call->segment, call->policy, d.loss_fault, call->direction, 1);
   }
   if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, static_cast<u64>(part(Part::Jitter)));
   if (part(Part::Dns)) emit(call, piece, Stage::Resolver, Verdict::Delay, Fault::DnsDelay, static_cast<u64>(part(Part::Dns)));
@@ -139,7 +158,7 @@ Wants wants(const Segment& segment, i32 policy) {
   if (!row) return {};
   const bool dated = row->down.latency_ns || row->down.jitter_ns, limited = row->faults & bit(Fault::RecvTimeout);
   return {
-      .anything = row->faults != 0,
+      .anything = row->faults != 0 || journals(segment, kHeaderRecordAll),
       .dated = dated,
       .delays = delays(*row),
       .rated = is_rated(row->up) || is_rated(row->down),
@@ -201,6 +220,7 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
     draft.progress = add(&state->progress, kOneUnit);  // claimed now, so that threads never share a unit; returned by finish()
   }
   call->start = draft;
+  call->first_unit = unit_of(draft);
   return Begun::Ready;
 }
 
@@ -257,9 +277,9 @@ void commit(Call* call, const Step& step, u64 bytes) {
     do {
       Piece piece = next_piece(call, left, call->ahead++);
       const Decision& d = piece.decision;
-      if (piece.fresh && hits) emit_decision(*call, piece);
+      if (piece.fresh && hits) emit_decision(call, piece);
       // A limit met within a unit. (The rest of a lost unit, which chaos base drops, was counted with its start.)
-      else if (d.outcome != Verdict::Continue && d.stage != Stage::ChaosBase) emit(*call, piece, d.stage, d.outcome, d.fault, 0);
+      else if (d.outcome != Verdict::Continue && d.stage != Stage::ChaosBase) emit(call, piece, d.stage, d.outcome, d.fault, 0);
       left -= piece.bytes < left ? piece.bytes : left;
     } while (left && carries_data(call->kind));
     if (whole) call->draft = kept;
@@ -267,6 +287,7 @@ void commit(Call* call, const Step& step, u64 bytes) {
   if (call->stream && bytes == 0 && step.decision.fault == Fault::ConnectionError && step.decision.outcome == Verdict::Error)
     call->draft.progress = (unit_of(call->draft) + 1) << kOffsetBits;  // the unit that met its end was begun
   call->progressed = true;
+  call->carried += bytes;
   Flow* flow = call->flow;
   if (call->kind == OpKind::Connect) return;
   FlowDirection* state = side_of(flow, call->direction);
@@ -287,6 +308,7 @@ void commit(Call* call, const Step& step, u64 bytes) {
 }
 
 void finish(Call* call) {
+  record_continued(call);
   Flow* flow = call->flow;
   if (call->kind == OpKind::Connect || call->kind == OpKind::Dns) {
     Stats* stats = stats_of(*call->segment, call->policy);
@@ -309,6 +331,11 @@ void count_gated(const Segment& segment, Flow* flow, Direction direction, u64 by
   add(&state->ops, u64{1});
   add(&state->bytes, bytes);
   if (Stats* stats = stats_of(segment, load(&flow->policy))) add(&stats->gated_ops[static_cast<u32>(direction)], u64{1});
+  if (!journals(segment, kHeaderRecordAll)) return;
+  const OpKind kind = direction == Direction::Uplink ? OpKind::Send : OpKind::Recv;
+  Event event = event_of(*flow, load(&flow->policy), kind, direction, load(&state->progress) >> kOffsetBits, bytes);
+  event.verdict = static_cast<u8>(Verdict::Skipped);
+  push_event(segment, event);
 }
 
 void delivered(const Call& call, const Decision& decision, u64 measured_ns) {
@@ -331,9 +358,10 @@ void applied_wait(const Call& call, Fault fault, u64 measured_ns, u64 asked_ns) 
   record_time(*call.segment, call.policy, fault, call.direction, measured_ns, asked_ns);
 }
 
-void commit_mutation(const Call& call, const Mutation& mutation) {
+void commit_mutation(Call* call, const Mutation& mutation) {
   Piece piece = {};
   piece.number = mutation.call_number;
+  piece.bytes = mutation.bytes;
   emit(call, piece, Stage::Payload, Verdict::Mutate, Fault::PayloadMutation, static_cast<u64>(mutation.type));
 }
 

@@ -64,7 +64,11 @@ struct Call {
   u64 syn_linear = 4;       // (in) connect: net.ipv4.tcp_syn_linear_timeouts
   u64 ahead = 0;            // units of this call in earlier steps
   u64 ahead_at_start = 0;
+  u64 first_unit = 0;       // that the call begins in
+  u64 carried = 0;          // bytes committed
+  u64 room_patience_ns = kRoomPatienceNs;  // what is left to wait for room in the journal
   bool progressed = false;
+  bool told = false;        // a decision of it was counted
   FlowDirection draft;      // the direction's state as this call would leave it; set by begin(), as is the next
   FlowDirection start;      // as the current step found it
 };
@@ -162,6 +166,7 @@ struct Mutation {
   MutationType type = MutationType::None;  // None: leave the bytes
   bool dry_run = false;
   u64 call_number = 0;
+  u64 bytes = 0;         // that the call carries
   u64 truncate_size, inject_position, swap_first, swap_second, corrupt_key;
   u32 corrupt_count;
   u8 inject_length, find_length, replace_length;
@@ -171,7 +176,7 @@ constexpr u32 kMaxGrowth = 64;  // bytes a mutation can add
 Mutation plan_mutation(const Call& call, u64 bytes);
 // Transforms in place; `capacity` bounds growth. Returns the new length.
 u64 mutate(const Mutation& mutation, u8* bytes, u64 length, u64 capacity);
-void commit_mutation(const Call& call, const Mutation& mutation);
+void commit_mutation(Call* call, const Mutation& mutation);
 
 // Faults by setpriority(2), where the run allows it (legacy.cpp): 0, or the errno. *slot is the calling thread's; -1 at first.
 bool is_legacy_control(i32 which);

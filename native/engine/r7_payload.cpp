@@ -43,6 +43,7 @@ u64 character_start(const u8* bytes, u64 at) {
 Mutation plan_mutation(const Call& call, u64 bytes) {
   Mutation plan;
   plan.call_number = load(&call.draft.ops);
+  plan.bytes = bytes;
   if (!gate(call, bytes, plan.call_number)) return plan;
   const Row& row = *call.row;
   plan.type = static_cast<MutationType>(row.mutation_type);

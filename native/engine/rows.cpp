@@ -30,9 +30,13 @@ const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy) 
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   bool read = read_row(segment, policy, &copy->row);
   if (read) {
+    const bool records_all = load(&segment.header->flags) & kHeaderRecordAll;  // only the stages write that an op continued
     bound_times(&copy->row);
     for (u32 d = 0; d < kDirections; d++)
-      for (bool stream : {false, true}) prepare(copy->row, static_cast<Direction>(d), stream, &copy->plans[d][stream]);
+      for (bool stream : {false, true}) {
+        prepare(copy->row, static_cast<Direction>(d), stream, &copy->plans[d][stream]);
+        copy->plans[d][stream].walk |= records_all;
+      }
   }
   copy->source = read ? &segment.rows[policy] : nullptr;
   copy->sequence = read ? copy->row.seq : 0;

@@ -140,6 +140,7 @@ void use(const Segment& segment) {
     expect(policy < static_cast<i32>(segment.count.policies));
     if (policy >= 0) release_policy(segment, static_cast<u32>(policy), process_key(200, 1));
   }
+  store(&segment.header->lease_expiry_ns, u64{0});  // or a writer might wait for a reader that there is not
   for (u32 i = 0; i < 10; i++) push_event(segment, Event{});
   u32 patience = 0;
   Event event;

@@ -363,7 +363,7 @@ ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
   if (mutation.type != MutationType::None) {
     bytes = engine::mutate(mutation, buffer, bytes, in.total < capacity ? in.total : capacity);
     if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
-    engine::commit_mutation(call, mutation);
+    engine::commit_mutation(&call, mutation);
   }
   account_for_change(socket, Direction::Downlink, received, bytes);
   Received result = sort_out(&call, socket, in, arrival, buffer, bytes);

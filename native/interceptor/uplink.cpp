@@ -315,7 +315,7 @@ ssize_t carry_mutated(engine::Call* call, Socket* socket, const Outgoing& out, c
   if (n >= 0) {
     if (length == 0) engine::commit(call, {}, 0);
     if (!mutation.dry_run) engine::applied(*call, Fault::PayloadMutation, 1);
-    engine::commit_mutation(*call, mutation);
+    engine::commit_mutation(call, mutation);
     account_for_change(socket, Direction::Uplink, out.total, static_cast<u64>(n));
   }
   unmap_buffer(buffer, capacity);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -694,19 +695,53 @@ void file_time(const Segment& segment, i32 policy, Fault fault, Direction direct
   for (u64 seen = load(&h->max_ns); delivered_ns > seen && !swap_if(&h->max_ns, seen, delivered_ns);) seen = load(&h->max_ns);
 }
 
-bool push_event(const Segment& segment, const Event& event) {
+namespace {
+
+u64 clock_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<u64>(t.tv_sec) * 1'000'000'000 + static_cast<u64>(t.tv_nsec);
+}
+
+// Waits until the ring's reader has moved on from `tail`. False: nobody is to wait for it, or it did not while faults were in
+// force and patience lasted. The next writers then drop at once, so that a stuck reader costs a program this wait once.
+bool await_reader(const Segment& segment, u64 tail, u64* patience_ns) {
   Header* header = segment.header;
-  u64 position = load(&header->journal_head);
+  if (!(load(&header->flags) & kHeaderRecord) || load(&header->journal_stalled) == tail + 1) return false;
+  constexpr timespec kNap = {0, 500'000};
+  const int kept = errno;
+  u64 now = clock_ns();
+  const u64 deadline = now + *patience_ns;
+  bool moved;
+  while (!(moved = load_acquire(&header->journal_tail) != tail) && now < deadline && lease_holds(segment, now)) {
+    // On the word that changes when faults end. By syscall(2), because nanosleep(3) would be a cancellation point.
+    syscall(SYS_futex, &header->state, FUTEX_WAIT, static_cast<u32>(State::Active), &kNap, nullptr, 0);
+    now = clock_ns();
+  }
+  errno = kept;
+  *patience_ns = now < deadline ? deadline - now : 0;
+  if (!moved && *patience_ns == 0) store(&header->journal_stalled, tail + 1);
+  return moved;
+}
+
+}  // namespace
+
+bool push_event(const Segment& segment, const Event& event, u64* patience_ns) {
+  Header* header = segment.header;
+  u64 own_patience_ns = kRoomPatienceNs, position;
   for (;;) {
-    if (position - load_acquire(&header->journal_tail) >= segment.count.events) {
+    const u64 tail = load_acquire(&header->journal_tail);  // before the head, so that it is never past it
+    position = load(&header->journal_head);
+    if (position - tail >= segment.count.events) {
+      if (await_reader(segment, tail, patience_ns ? patience_ns : &own_patience_ns)) continue;
       add(&header->journal_dropped, u64{1});
       return false;
     }
     if (swap_if(&header->journal_head, position, position + 1)) break;
-    position = load(&header->journal_head);
   }
   Event* slot = &segment.events[position % segment.count.events];
   store_words(slot, event, 1);
+  if (event.at_ns == 0) store(&slot->at_ns, clock_ns());
   store_release(&slot->turn, position + 1);
   return true;
 }

@@ -143,8 +143,12 @@ inline Link* link_of(const Segment& segment, i32 policy, Direction direction) {
   return &segment.links[static_cast<u32>(policy) * kDirections + static_cast<u32>(direction)];
 }
 
-// False when the ring is full (counted). The event's `turn` is set here.
-bool push_event(const Segment& segment, const Event& event);
+// The longest that an op waits for room in the ring: as long as a lease lasts.
+constexpr u64 kRoomPatienceNs = 2'000'000'000;
+// False when the ring is full (counted). Where a recording is made that takes a wait for room, which ends with the faults or
+// with the writer's patience; an op that writes several events hands in what is left of its own. The event's `turn` is set
+// here, and `at_ns` where it is 0.
+bool push_event(const Segment& segment, const Event& event, u64* patience_ns = nullptr);
 // The one reader's side: the next event in order, or false. `patience` is how often an unpublished slot (its writer
 // died or is slow) has been met in a row; past 100 it is skipped.
 bool pop_event(const Segment& segment, Event* out, u32* patience);

@@ -10,7 +10,7 @@ import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
 import { type Courier, nameOf, native, type Segment } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
-import { JournalWriter } from "./journal.js";
+import { asSession, type KeepOptions, Kept } from "./kept.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
 import { Programs } from "./programs.js";
 import { defaultProject } from "./project.js";
@@ -18,13 +18,11 @@ import { Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
-export interface RunOptions extends Omit<SessionOptions, "journal" | "witnessed"> {
+export interface RunOptions extends Omit<SessionOptions, "journal" | "recorded" | "witnessed">, KeepOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];
   /** Ends the faults, not the program, after this time. */
   readonly durationNs?: number;
-  /** A file descriptor that gets the decisions as JSON lines. */
-  readonly journal?: number;
   /** The program, where it was found already. */
   readonly program?: Program;
   /**
@@ -64,30 +62,40 @@ export async function run(options: RunOptions): Promise<Evidence> {
   const program = options.program ?? findProgram(name);
   const signals = new SignalRelay();
   let session: Session | undefined;
+  let kept: Kept | undefined;
   let { witness } = options;
   try {
     if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject());
     const witnessed = witness === undefined ? {} : { witnessed: witness };
-    session = await Session.start({ ...options, ...witnessed, journal: options.journal !== undefined });
-    return await runIn(session, { ...options, ...(witness === undefined ? {} : { witness }) }, program, signals);
+    session = await Session.start({ ...options, ...witnessed, ...asSession(options) });
+    const facts = { version: version(), command: options.command, setpriority: options.legacy === true };
+    kept = await Kept.start(session, options, facts);
+    const inSession = { ...options, ...(witness === undefined ? {} : { witness }) };
+    return await runIn(session, kept, inSession, program, signals);
   } catch (error) {
     if (error instanceof RunError || error instanceof ProgramError) throw error;
     throw new RunError(error instanceof Error ? error.message : String(error), 125);
   } finally {
+    await kept?.close();
     session?.close();
     await witness?.close();
     signals.close();
   }
 }
 
-async function runIn(session: Session, options: RunOptions, program: Program, signals: SignalRelay): Promise<Evidence> {
+async function runIn(
+  session: Session,
+  kept: Kept,
+  options: RunOptions,
+  program: Program,
+  signals: SignalRelay,
+): Promise<Evidence> {
   const { segment, courier, notes } = session;
   const { witness } = options;
   const start = (): Started => startProgram(options.command, program, session);
   const startedMs = performance.now();
   const { pid, ended } = await (witness === undefined ? start() : witness.within(start));
   signals.forwardTo(pid);
-  const journal = options.journal === undefined ? undefined : new JournalWriter(segment, options.journal);
   const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
   const force = new ForceWatch(segment, startedMs, options.durationNs, notes);
 
@@ -103,8 +111,7 @@ async function runIn(session: Session, options: RunOptions, program: Program, si
   if (testimony === undefined) notes.push(...escapes.notes);
   if (witness !== undefined) notes.push(...witness.notes);
   segment.retire();
-  const journalFailure = journal?.finish();
-  if (journalFailure !== undefined) notes.push(`the journal is incomplete: ${journalFailure}`);
+  notes.push(...(await kept.finish()));
   const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
 
@@ -120,7 +127,10 @@ async function runIn(session: Session, options: RunOptions, program: Program, si
     notes,
     kernel: testimony?.facts,
   };
-  return buildEvidence(facts, readRunCounters(segment));
+  const counters = readRunCounters(segment);
+  const evidence = buildEvidence(facts, kept.observed ? counters : { ...counters, journalDropped: 0 });
+  await kept.end(evidence);
+  return evidence;
 }
 
 interface Started {

@@ -13,7 +13,7 @@ import { type PolicySource, SourceWatch } from "./live.js";
 import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { defaultProject } from "./project.js";
 import { PolicyTable, type RunPolicies } from "./published.js";
-import { reportPolicies } from "./reported.js";
+import { readPolicy, reportPolicies } from "./reported.js";
 
 /** How a session is set up. */
 export interface SessionOptions {
@@ -23,6 +23,8 @@ export interface SessionOptions {
   readonly project?: string;
   /** Whether decisions are written to the journal. */
   readonly journal?: boolean;
+  /** What is recorded, if anything: decisions that were not to continue, or every op. */
+  readonly recorded?: "decisions" | "all";
   /** Whether programs may set faults by setpriority(2), as programs of old do. */
   readonly legacy?: boolean;
   /** Where the segment has to be, because the kernel's witness is there already. */
@@ -57,7 +59,7 @@ export class Session {
   }
 
   private constructor(options: SessionOptions) {
-    const { policy, project, journal = false, legacy = false, witnessed, notice = () => {} } = options;
+    const { policy, project, journal = false, recorded, legacy = false, witnessed, notice = () => {} } = options;
     const source = "read" in policy ? policy : undefined;
     const policies: RunPolicies = "read" in policy ? policy.read() : { own: policy, others: new Map() };
     this.seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
@@ -67,6 +69,8 @@ export class Session {
         project: project ?? defaultProject(),
         seed: this.seed,
         journal,
+        record: recorded !== undefined,
+        recordAll: recorded === "all",
         legacy,
         ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),
         capacities: { policies: roomFor(policies) },
@@ -98,6 +102,16 @@ export class Session {
   /** What each policy did so far, the session's own first. */
   policies(): PolicyFacts[] {
     return reportPolicies(this.segment, this.#table.published);
+  }
+
+  /** Every policy in a slot: the session's own as written, those that programs registered in their normal form. */
+  slots(): { slot: number; name: string; policy: Policy }[] {
+    const known = new Map(this.#table.published.map((each) => [each.slot, each]));
+    return this.segment.readPolicies().flatMap(({ index, name }) => {
+      const own = known.get(index);
+      const policy = own?.policy ?? readPolicy(this.segment, index);
+      return policy === undefined ? [] : [{ slot: index, name: own?.name ?? name, policy }];
+    });
   }
 
   /** The policy file is no longer followed; the note on its edits is written. */

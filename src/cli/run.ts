@@ -31,6 +31,8 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--dry-run", help: "say what would be faulted and how, and start nothing" },
   { flags: "--json <file>", help: "write the evidence as JSON", example: "evidence.json" },
   { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
+  { flags: "--record <file>", help: "record every decision, to read and repeat the run", example: "run.mishap" },
+  { flags: "--record-all", help: "record the ops that nothing was decided about, too" },
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
   { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
@@ -118,6 +120,9 @@ async function execute(
   const [name] = words;
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   if (name === undefined) throw new UsageError(`run needs a program to start, such as ${COMMAND_EXAMPLE}`);
+  if (values.recordAll === true && values.record === undefined) {
+    throw new UsageError("--record-all: says how much is recorded, and --record run.mishap where");
+  }
   const kernel = await leaveRoot(values);
   const policy = await askedFor(flags, values);
 
@@ -136,6 +141,7 @@ async function execute(
   process.once("exit", releaseTerminal);
   const json = openOutput("--json", values.json);
   const journal = openOutput("--journal", values.journal);
+  const record = openOutput("--record", values.record);
   let evidence: Evidence;
   try {
     const { run } = await import("../api/run.js");
@@ -149,10 +155,12 @@ async function execute(
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),
       ...(journal === undefined ? {} : { journal: journal.file }),
+      ...(typeof values.record === "string" ? { record: values.record, recordAll: values.recordAll === true } : {}),
     });
   } catch (error) {
     json?.discard();
     journal?.discard();
+    record?.discard();
     throw error;
   }
   json?.write(`${JSON.stringify(evidence, null, 2)}\n`);
@@ -258,7 +266,8 @@ function openOutput(flag: string, path: unknown): Output | undefined {
   const existed = existsSync(path);
   let file: number;
   try {
-    file = openSync(path, flag === "--json" ? "a" : "w", 0o644);
+    // A recording is its owner's alone: a command line can hold secrets.
+    file = openSync(path, flag === "--json" ? "a" : "w", flag === "--record" ? 0o600 : 0o644);
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "it failed";
     throw new UsageError(`${flag} ${path}: cannot be written (${code}); a path such as ./${exampleOf(flag)} can`);

@@ -28,6 +28,10 @@ export interface CreateOptions {
   seed: bigint;
   /** Whether decisions are written to the journal. */
   journal?: boolean;
+  /** Whether the journal is recorded: who writes to it then waits for room. */
+  record?: boolean;
+  /** Whether ops that continued are recorded too. */
+  recordAll?: boolean;
   /** Whether programs may set faults by setpriority. */
   legacy?: boolean;
   /** Whether the kernel's witness is there. */
@@ -59,8 +63,6 @@ export interface SegmentSummary {
   inForce: boolean;
 }
 
-const DEFAULT_DRAIN = 4096;
-
 export class Segment {
   readonly path: string;
   /** Rows of each table; fewer than asked for when {@link shrunk}. */
@@ -89,7 +91,7 @@ export class Segment {
     const directory = options.directory ?? SEGMENT_DIRECTORY;
     sweep(directory);
     const path = options.path ?? newSegmentPath(options.project, directory);
-    const journal = options.journal ?? false;
+    const journal = options.journal || options.record;
     const capacities: Capacities = {
       policies: 256,
       bindings: 4096,
@@ -100,10 +102,7 @@ export class Segment {
       histograms: 256,
       ...options.capacities,
     };
-    const { headerJournal = 0, headerLegacy = 0, headerKernel = 0 } = layout.constants;
-    const flags =
-      (journal ? headerJournal : 0) | (options.legacy ? headerLegacy : 0) | (options.kernel ? headerKernel : 0);
-    return new Segment(path, new native.NativeSegment(path, capacities), flags, options.seed);
+    return new Segment(path, new native.NativeSegment(path, capacities), headerFlags(options), options.seed);
   }
 
   /** Opens a segment of this user. Throws an Error that says what is wrong with it, in one sentence. */
@@ -301,15 +300,27 @@ export class Segment {
     return this.#native.totals();
   }
 
-  /** The next journal events in order, each once; for the owner alone. */
-  drainJournal(max = DEFAULT_DRAIN): StructValue[] {
-    return codec.decodeAll("Event", this.#native.drainJournal(max));
+  /** The next journal events in order, each once, packed as the contract's Event; for the owner alone. */
+  drainJournal(max: number): Buffer {
+    return this.#native.drainJournal(max);
   }
 
   /** Undefined, or what has become wrong with the segment or its file, such as `it is not there`. */
   check(): string | undefined {
     return this.#native.check();
   }
+}
+
+/** What the header says of how the segment is used. */
+function headerFlags({ journal, record, recordAll, legacy, kernel }: CreateOptions): number {
+  const asked = {
+    headerJournal: journal || record,
+    headerRecord: record,
+    headerRecordAll: record && recordAll,
+    headerLegacy: legacy,
+    headerKernel: kernel,
+  };
+  return Object.entries(asked).reduce((flags, [name, on]) => (on ? flags | (layout.constants[name] ?? 0) : flags), 0);
 }
 
 /** The number of an enum's word; throws for a word it does not have. */

@@ -152,7 +152,7 @@ TEST_CASE("a mutation carried out is counted and journaled with its call") {
   plan(world, flow, OpKind::Send, 10);
   Call call;
   must_begin(&call, world, flow, OpKind::Send);
-  commit_mutation(call, plan_mutation(call, 10));
+  commit_mutation(&call, plan_mutation(call, 10));
   CHECK(world.verdicts(Stage::Payload, Verdict::Mutate) == 1);
   auto events = world.journal();
   REQUIRE(events.size() == 1);

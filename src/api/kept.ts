@@ -1,0 +1,75 @@
+/** What a run keeps of its decisions: a journal, a recording, both or neither, fed by the one reader of the ring. */
+
+import type { Evidence } from "../report/schema.js";
+import { JournalLines, JournalReader } from "./journal.js";
+import { Recorder, type RecordingFacts } from "./recorder.js";
+import type { Session, SessionOptions } from "./session.js";
+
+/** What is to be kept. */
+export interface KeepOptions {
+  /** A file descriptor that gets the decisions as JSON lines. */
+  readonly journal?: number;
+  /** A file that gets a recording: every decision that was not to continue. */
+  readonly record?: string;
+  /** Whether the recording has the ops that continued, too. */
+  readonly recordAll?: boolean;
+}
+
+/** What the session has to know of that. */
+export function asSession({
+  journal,
+  record,
+  recordAll,
+}: KeepOptions): { journal: boolean } & Pick<SessionOptions, "recorded"> {
+  const recorded = recordAll === true ? "all" : "decisions";
+  return { journal: journal !== undefined, ...(record === undefined ? {} : { recorded }) };
+}
+
+/** What is being kept of a run. */
+export class Kept {
+  readonly #lines: JournalLines | undefined;
+  readonly #recorder: Recorder | undefined;
+  readonly #ring: JournalReader | undefined;
+
+  /** Begins, before the program does. Rejects when the recording cannot be written. */
+  static async start(session: Session, options: KeepOptions, facts: Omit<RecordingFacts, "all">): Promise<Kept> {
+    const { journal, record, recordAll: all = false } = options;
+    const recorder = record === undefined ? undefined : await Recorder.create(record, session, { ...facts, all });
+    return new Kept(session, journal === undefined ? undefined : new JournalLines(journal), recorder);
+  }
+
+  private constructor(session: Session, lines: JournalLines | undefined, recorder: Recorder | undefined) {
+    this.#lines = lines;
+    this.#recorder = recorder;
+    const sinks = [lines, recorder].filter((sink) => sink !== undefined);
+    this.#ring = sinks.length === 0 ? undefined : new JournalReader(session.segment, sinks);
+  }
+
+  /** Whether lost events are the journal's. */
+  get observed(): boolean {
+    return this.#lines !== undefined;
+  }
+
+  /** Takes what is left of decisions, once no more are made. Answers what evidence should say of the journal. */
+  async finish(): Promise<string[]> {
+    await this.#ring?.finish();
+    const failure = this.#lines?.failure;
+    return failure === undefined ? [] : [`the journal is incomplete: ${failure}`];
+  }
+
+  /** Ends the recording with what evidence says, and says in evidence, before all else, what the recording lacks. */
+  async end(evidence: Evidence): Promise<void> {
+    if (this.#recorder === undefined) return;
+    const { exit_code, duration_ms, flows, ops, determinism } = evidence;
+    const failure = await this.#recorder.end({ exit_code, duration_ms, flows, ops, determinism });
+    if (failure !== undefined) evidence.notes.unshift(`the recording is incomplete: ${failure}`);
+    const { lost } = this.#recorder;
+    if (lost > 0) evidence.notes.unshift(`the recording lacks ${lost} events: there was no room for them within 2 s`);
+  }
+
+  /** Keeps nothing more; without {@link end} the recording lacks its end. */
+  async close(): Promise<void> {
+    this.#ring?.stop();
+    await this.#recorder?.close();
+  }
+}
