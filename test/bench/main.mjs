@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { kernel } from "./kernel.mjs";
+import { recording } from "./recording.mjs";
 import { BARE, build, instructionsAdded, interleaved, measure, under, yardstick } from "./yardstick.mjs";
 
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length);
@@ -324,6 +325,7 @@ const figures = {
   loss,
   policies,
   kernel: () => kernel({ quick }),
+  recording: () => recording({ quick }),
 };
 
 if (only !== undefined && !(only in figures)) {
