@@ -77,6 +77,14 @@ interface Counted {
   readonly reasons: readonly number[];
 }
 
+/** What was sent is on its way through the peer's event loop: until nothing more has come for a while. */
+async function quiet(scale: Scale): Promise<void> {
+  for (let seen = -1; seen !== scale.got + scale.gave; ) {
+    seen = scale.got + scale.gave;
+    await new Promise((resolve) => setTimeout(resolve, 150));
+  }
+}
+
 async function count(kind: "tcp" | "udp", policy: object | undefined, ...more: string[]): Promise<Counted> {
   const segment = Segment.create({ project: freshProject(), seed: 7n, kernel: true });
   const courier = startCourier(segment.path);
@@ -97,7 +105,7 @@ async function count(kind: "tcp" | "udp", policy: object | undefined, ...more: s
     const end = await start(program, [kind, String(scale.port), ...more], { env }).finished;
     expect(end).toMatchObject({ code: 0, stderr: "" });
     await courier.drained();
-    await new Promise((resolve) => setTimeout(resolve, 50)); // what was sent is on its way through the peer's event loop
+    await quiet(scale);
     const { flows, processes } = segment.accounts();
     expect(flows).toHaveLength(1);
     expect(processes).toEqual([]);

@@ -212,7 +212,7 @@ describe("mishap observe on a terminal", () => {
     const watch = `echo $$ >${file("pid")}; exec ${process.execPath} ${MISHAP} observe --pid ${program.pid} --interval 100ms`;
     const script = `stty -a >${file("before")}; sh -c '${watch}'; echo "code $?"; stty -a >${file("after")}`;
     const child = spawn("script", ["-qec", script, "/dev/null"], {
-      env: { ...process.env, TERM: "xterm-256color", ...env },
+      env: { ...process.env, TERM: "xterm-256color", NO_COLOR: "", ...env },
       stdio: ["pipe", "pipe", "inherit"],
     });
     let shown = "";
