@@ -125,13 +125,18 @@ async function count(kind: "tcp" | "udp", policy: object | undefined, ...more: s
   }
 }
 
-/** Everything adds up: calls to accounts, and those to what the peer saw. */
-function expectBalance({ said, called, expected, adjusted, peer, reasons }: Counted): void {
+/**
+ * Everything adds up: calls to accounts, and those to what the peer saw.
+ *
+ * @param unanswered - whether what was held until the program's end may have been answered to nobody
+ */
+function expectBalance({ said, called, expected, adjusted, peer, reasons }: Counted, unanswered = false): void {
   expect(called).toEqual([said.up, said.down]);
   if (said.sends === "") expect(expected[0]).toBe(peer[0]);
   else expect(expected[0]).toBeGreaterThanOrEqual(peer[0]); // a reset takes with it what the peer has not read yet
   const tookAll = said.sends === "" && (said.receives === "" || said.receives === "EAGAIN");
-  if (tookAll) expect(expected[1]).toBe(peer[1]);
+  if (tookAll && unanswered) expect(expected[1]).toBeLessThanOrEqual(peer[1]);
+  else if (tookAll) expect(expected[1]).toBe(peer[1]);
   const sum = (d: number): number => {
     const [dropped = 0, cut = 0, injected = 0, duplicated = 0] = [0, 2, 4, 6].map((at) => reasons[at + d] ?? 0);
     return injected + duplicated - dropped - cut;
@@ -214,6 +219,6 @@ describe("the accounts of datagrams", () => {
   it.each(Object.keys(FAULTS).filter((name) => !name.includes("without end")))("add up under %s", async (name) => {
     const counted = await count("udp", FAULTS[name]);
     expect(counted.said).toMatchObject({ sends: "", receives: "EAGAIN" });
-    expectBalance(counted);
+    expectBalance(counted, "packet_reorder" in (FAULTS[name] ?? {}));
   });
 });
