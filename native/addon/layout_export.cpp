@@ -8,7 +8,7 @@
 
 namespace mishap {
 
-static_assert(kLayoutHash == 0x7bc87cec1801f11full,
+static_assert(kLayoutHash == 0xd38d0199480cd042ull,
               "the layout changed: change src/segment, its test, docs/contract.md and this hash with it");
 
 namespace {
@@ -67,6 +67,8 @@ constexpr Constant kConstants[] = {
     {"headerKernel", kHeaderKernel},
     {"headerRecord", kHeaderRecord},
     {"headerRecordAll", kHeaderRecordAll},
+    {"headerDecided", kHeaderDecided},
+    {"headerPortless", kHeaderPortless},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

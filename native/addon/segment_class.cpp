@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "exports.h"
@@ -20,6 +21,7 @@ namespace mishap {
 namespace {
 
 constexpr u32 kDrainAtMost = 65536;
+constexpr u32 kMostDecided = 1u << 22;
 
 // A copy by relaxed word loads: others write at the same moment.
 void copy_to(u8* to, const void* from, size_t size) {
@@ -86,6 +88,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::totals>("totals"),
                            InstanceMethod<&NativeSegment::accounts>("accounts"),
                            InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
+                           InstanceMethod<&NativeSegment::decide>("decide"),
                            InstanceMethod<&NativeSegment::activate>("activate"),
                            InstanceMethod<&NativeSegment::pause>("pause"),
                            InstanceMethod<&NativeSegment::resume>("resume"),
@@ -117,15 +120,16 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
 
  private:
   void create(Napi::Env env, Napi::Object wanted) {
-    auto number = [&](const char* name) {
+    auto number = [&](const char* name, u32 most = 1u << 18) {
       Napi::Value value = wanted.Get(name);
       const double n = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : 0;
-      if (!(n >= 1 && n <= (1u << 18)))
-        throw Napi::RangeError::New(env, std::string("capacity ") + name + " must be 1 to 262144");
+      if (!(n >= 1 && n <= most))
+        throw Napi::RangeError::New(env, std::string("capacity ") + name + " must be 1 to " + std::to_string(most));
       return static_cast<u32>(n);
     };
     const CreatedFile made = create_segment(path_.c_str(), {number("policies"), number("bindings"), number("processes"),
-                                                            number("owners"), number("flows"), number("events"), number("histograms")});
+                                                            number("owners"), number("flows"), number("events"), number("histograms"),
+                                                            number("decided", kMostDecided)});
     if (made.error)
       throw system_error(env, made.error, "open", std::string("could not ") + made.doing + " the segment " + path_);
     fd_ = made.fd;
@@ -149,6 +153,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     result["flows"] = Napi::Number::New(info.Env(), c.flows);
     result["events"] = Napi::Number::New(info.Env(), c.events);
     result["histograms"] = Napi::Number::New(info.Env(), c.histograms);
+    result["decided"] = Napi::Number::New(info.Env(), c.decided);
     return result;
   }
 
@@ -209,6 +214,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
         {segment.stats, c.policies, sizeof(Stats)},
         {segment.histograms, c.histograms, sizeof(Histogram)},
         {segment.events, c.events, sizeof(Event)},
+        {segment.decided, c.decided, sizeof(Decided)},
     };
     if (region >= kRegions || index >= regions[region].count)
       throw Napi::RangeError::New(info.Env(), "row " + std::to_string(index) + " of region " + std::to_string(region) +
@@ -425,6 +431,23 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     std::vector<Event> events;
     for (Event event; events.size() < most && pop_event(segment, &event, &patience_);) events.push_back(event);
     return Napi::Buffer<u8>::Copy(info.Env(), reinterpret_cast<u8*>(events.data()), events.size() * sizeof(Event));
+  }
+
+  // decide(entries): what is to happen, in any order; as many as the segment was made for, before it is in force.
+  void decide(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    std::vector<Decided> entries = structs_of<Decided>(info, 0);
+    if (!created_ || lease_) throw Napi::Error::New(info.Env(), "what happens is decided before the segment is in force");
+    if (entries.size() > segment.count.decided)
+      throw Napi::RangeError::New(info.Env(), "the segment has room for " + std::to_string(segment.count.decided) + " decisions");
+    std::stable_sort(entries.begin(), entries.end(), [](const Decided& a, const Decided& b) {
+      return std::tie(a.key, a.op, a.unit) < std::tie(b.key, b.op, b.unit);
+    });
+    Decided nobodys = {};  // behind the last entry, so that order holds
+    nobodys.key = nobodys.unit = ~u64{0};
+    nobodys.op = 0xff;
+    entries.resize(segment.count.decided, nobodys);
+    memcpy(const_cast<Decided*>(segment.decided), entries.data(), entries.size() * sizeof(Decided));
   }
 
   // activate(defaultPolicy, flags, runSeed): takes the lock, starts the lease, puts the segment in force.

@@ -15,7 +15,7 @@
 namespace mishap {
 namespace {
 
-constexpr Capacities kFloor = {2, 64, 32, 64, 256, 64, 24};
+constexpr Capacities kFloor = {2, 64, 32, 64, 256, 64, 24, 1};  // decisions are never fewer than asked for
 constexpr time_t kUnfinishedAfterSeconds = 10;
 
 bool halve(u32* value, u32 floor) {

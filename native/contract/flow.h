@@ -23,7 +23,8 @@ enum class FlowState : u8 { Open, Idle, Reset };
   FIELD(u32, burst_left, "losses still to come in the burst")                                         \
   FIELD(u8, bad_state, "Gilbert-Elliott: 1 in the bad state")                                         \
   FIELD(u8, unit_lost, "1: the rest of the current unit is swallowed too")                            \
-  ARRAY(u8, reserved, 2, "zero")                                                                      \
+  FIELD(u8, over, "where what happens was decided: the stage that ended the conversation; 0 none did")  \
+  FIELD(u8, reserved, "zero")                                                                         \
   FIELD(u64, folded_units, "units already counted in stats")                                          \
   FIELD(u64, folded_ops, "ops already counted in stats")                                              \
   FIELD(u64, called, "where the kernel watches: bytes that the program's own calls moved, by their results") \

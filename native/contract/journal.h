@@ -13,10 +13,10 @@ enum class EventKind : u8 { FlowOpened = 1, Decision = 2 };
   FIELD(u64, turn, "position + 1 once readable")                                        \
   FIELD(u64, key, "the flow's identity hash")                                           \
   FIELD(u64, unit, "number of the unit of chance, or of the call for the payload stage") \
-  FIELD(u64, value, "what the draw chose, where it chose: ns of jitter, copies, bytes") \
+  FIELD(i64, value, "what was chosen: ns of a delay, retransmissions lost too, copies, units that may overtake") \
   FIELD(u64, at_ns, "CLOCK_MONOTONIC: of the call, or of the arrival, that was decided") \
   FIELD(u32, bytes, "of the unit, or of the whole op where it continued or its payload changed; 0 connect and dns") \
-  FIELD(u32, reserved, "zero")                                                          \
+  FIELD(u32, offset, "bytes of the unit before what was decided: where a limit was met within it") \
   FIELD(u8, kind, "1 flow opened, 2 decision")                                          \
   FIELD(u8, op, "OpKind")                                                               \
   FIELD(u8, direction, "Direction")                                                     \

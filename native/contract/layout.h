@@ -18,7 +18,7 @@ constexpr const StructLayout* kLayout[] = {
     &layout_of::ProcessFields::layout, &layout_of::OwnerFields::layout,         &layout_of::FlowFields::layout,
     &layout_of::FlowDirectionFields::layout, &layout_of::LinkFields::layout,    &layout_of::StatsFields::layout,
     &layout_of::HistogramFields::layout, &layout_of::EventFields::layout,    &layout_of::KernelSocketFields::layout,
-    &layout_of::KernelArrivalFields::layout,
+    &layout_of::KernelArrivalFields::layout, &layout_of::DecidedFields::layout,
 };
 
 // FNV-1a over every name, type, offset and size.

@@ -43,6 +43,7 @@ constexpr NamedValue kRegionNames[] = {
     named("stats", Region::Stats),
     named("histograms", Region::Histograms),
     named("journal", Region::Journal),
+    named("decided", Region::Decided),
 };
 static_assert(sizeof(kRegionNames) / sizeof(NamedValue) == kRegions);
 

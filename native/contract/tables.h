@@ -37,4 +37,17 @@ enum class OwnerSource : u32 { Interceptor = 1, Kernel = 2 };
   ARRAY(u64, reserved, 7, "zero: one cache line a link")
 MISHAP_STRUCT(Link, 64, "What the flows of a policy share in one direction.", MISHAP_LINK)
 
+#define MISHAP_DECIDED(FIELD, ARRAY)                                                    \
+  FIELD(u64, key, "the flow's identity hash")                                           \
+  FIELD(u64, unit, "number of the unit of chance, or of the call for the payload stage") \
+  FIELD(i64, value, "what is chosen, as in Event")                                      \
+  FIELD(u16, offset, "bytes of the unit before it, as in Event")                        \
+  FIELD(u8, op, "OpKind")                                                               \
+  FIELD(u8, direction, "Direction")                                                     \
+  FIELD(u8, stage, "Stage")                                                             \
+  FIELD(u8, verdict, "Verdict")                                                         \
+  FIELD(u8, fault, "Fault")                                                             \
+  FIELD(u8, reserved, "zero")
+MISHAP_STRUCT(Decided, 32, "What is to happen to a unit, decided beforehand; in order of key, op and unit.", MISHAP_DECIDED)
+
 }  // namespace mishap

@@ -26,9 +26,21 @@ void advance(const Call& call, FlowDirection* state, u64 bytes) {
 struct Piece {
   u64 bytes;
   bool fresh;
-  u64 number;
+  u64 number, offset;
   Decision decision;
 };
+
+// R1 to R8, but for the rate and the payload, which concern the whole call.
+void walk_stages(const Unit& unit, u32 asked, Decision* decision) {
+  constexpr u32 base = bit(Fault::Latency) | bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
+  constexpr u32 after = bit(Fault::PacketReorder) | bit(Fault::PacketDuplicate);
+  if (unit.call.kind == OpKind::Dns) return resolver(unit, decision);
+  if (asked & bit(Fault::SessionBudget)) session_guard(unit, decision);
+  if (decision->outcome == Verdict::Continue && (asked & base)) chaos_base(unit, decision);
+  if (decision->outcome == Verdict::Continue && (asked & bit(Fault::Jitter))) timing(unit, decision);
+  if (decision->outcome == Verdict::Continue && (asked & (bit(Fault::ConnectionError) | bit(Fault::HalfOpen)))) transport(unit, decision);
+  if (decision->outcome == Verdict::Continue && (asked & after)) post_routing(unit, decision);
+}
 
 // Decides the unit that the next byte belongs to and moves the draft past it.
 Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
@@ -36,7 +48,8 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
   FlowDirection& state = call->draft;
   Piece piece;
   piece.number = unit_of(state);
-  piece.fresh = !call->stream || offset_in(state) == 0;
+  piece.offset = call->stream ? offset_in(state) : 0;
+  piece.fresh = piece.offset == 0;
   piece.bytes = bytes_left;
   if (call->stream && carries_data(call->kind)) {
     u64 rest = kStreamUnitBytes - offset_in(state);
@@ -47,27 +60,18 @@ Piece next_piece(Call* call, u64 bytes_left, u64 ahead) {
   Unit unit = {row, line, *call, state, piece.number, piece.bytes, behind, ahead, piece.fresh};
 
   u32 asked = row.faults & call->allowed;
-  if (call->stream && carries_data(call->kind) && (asked & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen)))) {
-    for (u64 room : {session_room(unit), transport_room(unit)})
-      if (room && room < piece.bytes) piece.bytes = room;
-  }
   Decision& decision = piece.decision;
-  constexpr u32 base = bit(Fault::Latency) | bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
-  constexpr u32 ends = bit(Fault::ConnectTimeout) | bit(Fault::RecvTimeout) | bit(Fault::ConnectionError) | bit(Fault::HalfOpen);
-  constexpr u32 after = bit(Fault::PacketReorder) | bit(Fault::PacketDuplicate);
-  if (call->kind == OpKind::Dns) {
-    resolver(unit, &decision);
+  if (asked & (bit(Fault::ConnectTimeout) | bit(Fault::RecvTimeout))) transport_limits(unit, &decision);
+  if (call->decided) {
+    decide(unit, piece.offset, &piece.bytes, &decision);
   } else {
-    if (asked & ends) transport_limits(unit, &decision);
-    if (asked & bit(Fault::SessionBudget)) {
-      session_guard(unit, &decision);
-      if (decision.outcome == Verdict::Drop) piece.bytes = bytes_left;  // all that is left of the call, at once
+    if (call->stream && carries_data(call->kind) && (asked & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen)))) {
+      for (u64 room : {session_room(unit), transport_room(unit)})
+        if (room && room < piece.bytes) piece.bytes = room;
     }
-    if (decision.outcome == Verdict::Continue && (asked & base)) chaos_base(unit, &decision);
-    if (decision.outcome == Verdict::Continue && (asked & bit(Fault::Jitter))) timing(unit, &decision);
-    if (decision.outcome == Verdict::Continue && (asked & ends)) transport(unit, &decision);
-    if (decision.outcome == Verdict::Continue && (asked & after)) post_routing(unit, &decision);
+    walk_stages(unit, asked, &decision);
   }
+  if (decision.outcome == Verdict::Drop && decision.stage == Stage::SessionGuard) piece.bytes = bytes_left;  // all that is left of the call, at once
   if (carries_data(call->kind)) advance(*call, &state, piece.bytes);
   return piece;
 }
@@ -87,17 +91,22 @@ Event event_of(const Flow& flow, i32 policy, OpKind kind, Direction direction, u
   return event;
 }
 
-void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, u64 value) {
+void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, i64 value, Direction direction) {
   count_verdict(*call->segment, call->policy, stage, verdict);
   call->told = true;
   if (!journals(*call->segment, kHeaderJournal)) return;
-  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, piece.number, piece.bytes);
+  Event event = event_of(*call->flow, call->policy, call->kind, direction, piece.number, piece.bytes);
   event.value = value;
+  event.offset = static_cast<u32>(piece.offset);
   event.at_ns = call->now_ns;
   event.stage = static_cast<u8>(stage);
   event.verdict = static_cast<u8>(verdict);
   event.fault = static_cast<u8>(fault);
   push_event(*call->segment, event, &call->room_patience_ns);
+}
+
+void emit(Call* call, const Piece& piece, Stage stage, Verdict verdict, Fault fault, i64 value) {
+  emit(call, piece, stage, verdict, fault, value, call->direction);
 }
 
 // Where every op is recorded: one of whose units no stage had anything to say.
@@ -112,14 +121,15 @@ void record_continued(Call* call) {
 void emit_decision(Call* call, const Piece& piece) {
   const Decision& d = piece.decision;
   auto part = [&](Part p) { return d.part_ns[static_cast<u32>(p)]; };
-  if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<u64>(part(Part::Latency)));
+  if (part(Part::Latency)) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, part(Part::Latency));
+  if (d.answer_ns) emit(call, piece, Stage::ChaosBase, Verdict::Delay, Fault::Latency, static_cast<i64>(d.answer_ns), Direction::Downlink);
   if (part(Part::Loss)) {  // one wait may repair several lost segments: each is counted here, its time in delivered()
-    emit(call, piece, Stage::ChaosBase, Verdict::Delay, d.loss_fault, 0);
+    emit(call, piece, Stage::ChaosBase, Verdict::Delay, d.loss_fault, d.repeats);
     count_applied(*call->segment, call->policy, d.loss_fault, call->direction, 1);
   }
-  if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, static_cast<u64>(part(Part::Jitter)));
-  if (part(Part::Dns)) emit(call, piece, Stage::Resolver, Verdict::Delay, Fault::DnsDelay, static_cast<u64>(part(Part::Dns)));
-  if (d.outcome != Verdict::Continue) emit(call, piece, d.stage, d.outcome, d.fault, 0);
+  if (part(Part::Jitter)) emit(call, piece, Stage::Timing, Verdict::Delay, Fault::Jitter, part(Part::Jitter));
+  if (part(Part::Dns)) emit(call, piece, Stage::Resolver, Verdict::Delay, Fault::DnsDelay, part(Part::Dns));
+  if (d.outcome != Verdict::Continue) emit(call, piece, d.stage, d.outcome, d.fault, d.stage == Stage::ChaosBase ? d.repeats : 0);
   if (d.hold) emit(call, piece, Stage::PostRouting, Verdict::Reorder, Fault::PacketReorder, d.hold_window);
   if (d.copies) emit(call, piece, Stage::PostRouting, Verdict::Duplicate, Fault::PacketDuplicate, d.copies);
 }
@@ -171,15 +181,22 @@ Wants wants(const Segment& segment, i32 policy) {
   };
 }
 
-bool may_be_over(const Segment& segment, const Flow& flow, u64 now_ns) {
-  const Row* row = cached_row(segment, load(&flow.policy));
-  u64 first = load(&flow.first_op_ns);
+bool may_be_over(const Segment& segment, Flow* flow, u64 now_ns) {
+  if (is_decided(segment)) {
+    Call call;
+    if (begin(&call, segment, flow, OpKind::Recv, Direction::Downlink, now_ns) != Begun::Ready) return false;
+    const Decision decision = next_step(&call, 1).decision;
+    finish(&call);
+    return decision.outcome != Verdict::Continue && (decision.fault == Fault::SessionBudget || decision.fault == Fault::HalfOpen);
+  }
+  const Row* row = cached_row(segment, load(&flow->policy));
+  u64 first = load(&flow->first_op_ns);
   if (!row || !first) return false;
-  u64 up = load(&flow.up.bytes), down = load(&flow.down.bytes);
+  u64 up = load(&flow->up.bytes), down = load(&flow->down.bytes);
   // A ramp only widens these limits. One that is not set is 0.
   auto reached = [](u64 value, u64 limit) { return limit && value >= limit; };
   return reached(down, row->budget_max_rx) || reached(up + down, row->half_open_bytes) ||
-         reached(load(&flow.up.ops) + load(&flow.down.ops), row->budget_max_ops) ||
+         reached(load(&flow->up.ops) + load(&flow->down.ops), row->budget_max_ops) ||
          reached(now_ns - first, row->budget_max_duration_ns);
 }
 
@@ -194,8 +211,13 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
     call->allowed = downlink_only(row);
   }
   u64 epoch = load(&segment.header->epoch_ns);
+  call->decided = is_decided(segment);
   call->scale_ppm = row.schedule_kind == 0 ? kCertainPpm : schedule_scale_ppm(row, now_ns > epoch ? now_ns - epoch : 0);
-  if (call->scale_ppm == 0) return Begun::Gated;
+  if (call->scale_ppm == 0) {
+    if (!call->decided) return Begun::Gated;
+    call->allowed &= ~(bit(Fault::Rate) | bit(Fault::ConnectTimeout) | bit(Fault::RecvTimeout));  // which alone the schedule keeps away
+    call->scale_ppm = kCertainPpm;
+  }
   call->kind = kind;
   call->direction = direction;
   auto role = static_cast<Role>(load(&flow->role));
@@ -210,6 +232,7 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   draft.burst_left = load(&state->burst_left);
   draft.bad_state = load(&state->bad_state);
   draft.unit_lost = load(&state->unit_lost);
+  draft.over = load(&state->over);
   if (kind == OpKind::Connect) {
     draft = {};
   } else if (call->stream) {
@@ -229,7 +252,7 @@ u64 foretell_ns(const Segment& segment, Flow* flow, Direction direction, u64 ahe
   if (begin(&call, segment, flow, direction == Direction::Uplink ? OpKind::Send : OpKind::Recv, direction, at_ns) != Begun::Ready)
     return 0;
   constexpr u32 uneven = bit(Fault::Jitter) | bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
-  const bool each = call.stream && (call.row->faults & uneven);  // else one unit stands for all
+  const bool each = call.stream && (call.decided || (call.row->faults & uneven));  // else one unit stands for all
   i64 longest = 0;
   u64 left = each ? ahead + bytes : bytes, passed = each ? 0 : ahead;
   do {
@@ -267,7 +290,7 @@ Step next_step(Call* call, u64 bytes_left, bool one_unit) {
 
 void commit(Call* call, const Step& step, u64 bytes) {
   bool whole = bytes == step.bytes;
-  bool hits = !step.decision.plain();
+  bool hits = !step.decision.plain() || step.decision.answer_ns;
   for (i64 part : step.decision.part_ns) hits |= part != 0;  // the parts, not their sum: jitter may cancel the latency
   if (!whole || hits) {  // walk the units again: the draws are the same, and now they count
     FlowDirection kept = call->draft;
@@ -303,6 +326,7 @@ void commit(Call* call, const Step& step, u64 bytes) {
   }
   if (call->draft.burst_left != load(&state->burst_left)) store(&state->burst_left, call->draft.burst_left);
   if (call->draft.bad_state != load(&state->bad_state)) store(&state->bad_state, call->draft.bad_state);
+  if (call->draft.over != load(&state->over)) store(&state->over, call->draft.over);
   if (call->draft.unit_lost != load(&state->unit_lost)) store(&state->unit_lost, call->draft.unit_lost);
   if (load(&flow->first_op_ns) == 0) store(&flow->first_op_ns, call->now_ns);
 }
@@ -362,7 +386,7 @@ void commit_mutation(Call* call, const Mutation& mutation) {
   Piece piece = {};
   piece.number = mutation.call_number;
   piece.bytes = mutation.bytes;
-  emit(call, piece, Stage::Payload, Verdict::Mutate, Fault::PayloadMutation, static_cast<u64>(mutation.type));
+  emit(call, piece, Stage::Payload, Verdict::Mutate, Fault::PayloadMutation, static_cast<i64>(mutation.type));
 }
 
 u64 hash_bytes(u64 seed, const void* bytes, u64 length) {

@@ -27,6 +27,7 @@ struct Decision {
   bool continued = false;               // Drop: the rest of a unit whose loss was counted with its first bytes
   bool hold = false;                    // R8: later units overtake this one
   u32 copies = 0;                       // R8: extra copies
+  u32 repeats = 0;                      // R2: retransmissions that are lost too
   u32 hold_window = 0;                  // later units that may overtake
   u64 hold_ns = 0;                      // 0: no time bound
   u64 timeout_ns = 0;                   // Timeout: how long the wait lasts
@@ -56,6 +57,7 @@ struct Call {
   OpKind kind = OpKind::Send;
   Direction direction = Direction::Uplink;
   bool stream = false;
+  bool decided = false;     // beforehand: nothing is drawn
   u32 allowed = ~0u;        // bits of Fault that may act here
   u32 scale_ppm = 0;        // of a ramp
   u64 now_ns = 0;           // (in) CLOCK_MONOTONIC: of the call, or of the arrival being received
@@ -113,7 +115,7 @@ struct Wants {
 };
 Wants wants(const Segment& segment, i32 policy);
 // Whether a budget or half-open may have ended the conversation, so that asking for the decision is worth its while.
-bool may_be_over(const Segment& segment, const Flow& flow, u64 now_ns);
+bool may_be_over(const Segment& segment, Flow* flow, u64 now_ns);
 
 // The delay that the last of these bytes would meet from `at_ns` on: `bytes` of a stream behind `ahead` others, or one
 // datagram. `rate_clock_ns`: of the line as it was foretold for those ahead, moved on; 0 at first. Nothing else changes:

@@ -31,7 +31,10 @@ u64 session_room(const Unit& unit) {
 }
 
 void session_guard(const Unit& unit, Decision* decision) {
-  if (!unit.asked(Fault::SessionBudget) || !exhausted(unit)) return;
+  if (unit.asked(Fault::SessionBudget) && exhausted(unit)) end_session(unit, decision);
+}
+
+void end_session(const Unit& unit, Decision* decision) {
   decision->stage = Stage::SessionGuard;
   decision->fault = Fault::SessionBudget;
   switch (static_cast<BudgetAction>(unit.row.budget_action)) {

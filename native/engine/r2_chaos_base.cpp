@@ -52,19 +52,24 @@ u64 round_trip_ns(const Unit& unit) {
   return unit.scaled(unit.row.up.latency_ns) + unit.scaled(unit.row.down.latency_ns) + (load(&unit.call.flow->rtt_ns) & ((1ull << 40) - 1));  // memory is not trusted: 18 minutes at most
 }
 
+u32 syn_retries(const Unit& unit) {
+  const u64 sum = unit.call.syn_retries + unit.call.syn_linear;
+  return sum < kMaxSynRetries ? static_cast<u32>(sum) : kMaxSynRetries;
+}
+
+bool is_repaired(const Unit& unit) { return unit.call.stream && static_cast<LossMode>(unit.row.loss_mode) == LossMode::Retransmit; }
+
 // A lost SYN is sent again on the host's own schedule: `linear` times more than retries says (tcp_timer.c, tcp_write_timeout)
 // and one second apart, then doubling. As on Linux the last wait is followed by no SYN: the connect times out.
-void lose_syn(const Unit& unit, const Loss& loss, Decision* decision) {
-  u64 sum = unit.call.syn_retries + unit.call.syn_linear;
-  u32 retries = sum < kMaxSynRetries ? static_cast<u32>(sum) : kMaxSynRetries;
-  u32 lost = 1 + lost_repeats(unit, loss.ppm, retries);
+void lose_syn(const Unit& unit, Fault fault, u32 repeats, Decision* decision) {
+  const u32 retries = syn_retries(unit), lost = 1 + (repeats < retries ? repeats : retries);
   u64 wait = 0, step = 1000 * kMillisecond;
   for (u32 i = 0; i < lost; i++) {
     wait += step;
     if (i + 1 > unit.call.syn_linear) step = 2 * step < kRtoMax ? 2 * step : kRtoMax;
   }
-  decision->loss_fault = loss.fault;
-  decision->fault = loss.fault;
+  decision->fault = fault;
+  decision->repeats = lost - 1;
   if (lost <= retries) {
     decision->part_ns[static_cast<u32>(Part::Loss)] = static_cast<i64>(wait);
     return;
@@ -76,10 +81,34 @@ void lose_syn(const Unit& unit, const Loss& loss, Decision* decision) {
 
 }  // namespace
 
+void lose(const Unit& unit, Fault fault, u32 repeats, Decision* decision) {
+  unit.state.unit_lost = true;
+  decision->loss_fault = fault;
+  if (unit.call.kind == OpKind::Connect) return lose_syn(unit, fault, repeats, decision);
+  if (is_repaired(unit)) {
+    decision->repeats = repeats;
+    const u64 repair_ns = recovery_ns(round_trip_ns(unit), unit.behind, unit.ahead, repeats);
+    decision->part_ns[static_cast<u32>(Part::Loss)] = repair_ns ? static_cast<i64>(repair_ns) : 1;  // 0, with no round trip known, would hide it
+    return;
+  }
+  decision->outcome = Verdict::Drop;
+  decision->stage = Stage::ChaosBase;
+  decision->fault = fault;
+}
+
+void swallow_rest(const Unit& unit, Decision* decision) {
+  if (is_repaired(unit)) return;
+  decision->outcome = Verdict::Drop;
+  decision->stage = Stage::ChaosBase;
+  decision->fault = Fault::PacketLoss;
+  decision->continued = true;
+}
+
 // RFC 5681 fast retransmit when three segments follow: one round trip. RFC 8985 tail loss probe when several are in
 // flight: two round trips. A lone segment waits for the retransmission timer (RFC 6298; Linux: SRTT + 200 ms), because
 // Linux's probe then allows 200 ms for a delayed ACK. Every repeat that is lost too doubles that timer.
 u64 recovery_ns(u64 rtt_ns, u64 behind, u64 ahead, u32 repeats) {
+  if (repeats > kMaxRepeats) repeats = kMaxRepeats;
   u64 rto = rtt_ns + kRtoMin;
   u64 wait = rto;
   if (behind >= 3) wait = rtt_ns;
@@ -99,30 +128,13 @@ void chaos_base(const Unit& unit, Decision* decision) {
   constexpr u32 losses = bit(Fault::PacketLoss) | bit(Fault::BurstLoss) | bit(Fault::CorrelatedLoss);
   if (!(unit.row.faults & unit.call.allowed & losses)) return;
 
-  bool repaired = unit.call.stream && static_cast<LossMode>(unit.row.loss_mode) == LossMode::Retransmit;
   if (!unit.fresh) {
-    if (unit.state.unit_lost && !repaired) {  // the rest of a swallowed segment
-      decision->outcome = Verdict::Drop;
-      decision->stage = Stage::ChaosBase;
-      decision->fault = Fault::PacketLoss;
-      decision->continued = true;
-    }
+    if (unit.state.unit_lost) swallow_rest(unit, decision);
     return;
   }
-  Loss loss = draw_loss(unit);
-  unit.state.unit_lost = loss.lost;
-  if (!loss.lost) return;
-  if (unit.call.kind == OpKind::Connect) return lose_syn(unit, loss, decision);
-  if (repaired) {
-    u32 repeats = lost_repeats(unit, loss.ppm, kMaxRepeats);
-    u64 repair_ns = recovery_ns(round_trip_ns(unit), unit.behind, unit.ahead, repeats);
-    decision->part_ns[static_cast<u32>(Part::Loss)] = repair_ns ? static_cast<i64>(repair_ns) : 1;  // 0, with no round trip known, would hide it
-    decision->loss_fault = loss.fault;
-    return;
-  }
-  decision->outcome = Verdict::Drop;
-  decision->stage = Stage::ChaosBase;
-  decision->fault = loss.fault;
+  const Loss loss = draw_loss(unit);
+  unit.state.unit_lost = false;
+  if (loss.lost) lose(unit, loss.fault, lost_repeats(unit, loss.ppm, unit.call.kind == OpKind::Connect ? syn_retries(unit) : kMaxRepeats), decision);
 }
 
 }  // namespace mishap::engine

@@ -5,13 +5,6 @@
 namespace mishap::engine {
 namespace {
 
-void fail(Fault fault, ErrorKind kind, Decision* decision) {
-  decision->outcome = Verdict::Error;
-  decision->stage = Stage::Transport;
-  decision->fault = fault;
-  decision->error = kind;
-}
-
 bool error_drawn(const Unit& unit, ErrorKind kind) {
   bool connecting = unit.call.kind == OpKind::Connect;
   bool datagram = unit.call.flow->role == static_cast<u8>(Role::Datagram);
@@ -20,6 +13,13 @@ bool error_drawn(const Unit& unit, ErrorKind kind) {
 }
 
 }  // namespace
+
+void fail_transport(Fault fault, ErrorKind kind, Decision* decision) {
+  decision->outcome = Verdict::Error;
+  decision->stage = Stage::Transport;
+  decision->fault = fault;
+  decision->error = kind;
+}
 
 u64 transport_room(const Unit& unit) {
   if (!unit.asked(Fault::HalfOpen) || unit.row.half_open_bytes == 0) return ~0ull;
@@ -40,11 +40,11 @@ void transport(const Unit& unit, Decision* decision) {
   if (unit.asked(Fault::ConnectionError)) {
     auto kind = static_cast<ErrorKind>(row.error_kind);
     if (error_drawn(unit, kind) && chance(unit.drawn(Stage::Transport), unit.scaled(row.error_ppm)))
-      return fail(Fault::ConnectionError, kind, decision);
+      return fail_transport(Fault::ConnectionError, kind, decision);
   }
   bool data = unit.call.kind == OpKind::Send || unit.call.kind == OpKind::Recv;
   u64 room = data ? transport_room(unit) : ~0ull;
-  if (room == 0 || (!unit.call.stream && unit.bytes > room)) fail(Fault::HalfOpen, static_cast<ErrorKind>(row.half_open_error), decision);
+  if (room == 0 || (!unit.call.stream && unit.bytes > room)) fail_transport(Fault::HalfOpen, static_cast<ErrorKind>(row.half_open_error), decision);
 }
 
 }  // namespace mishap::engine

@@ -10,6 +10,7 @@ namespace {
 
 bool gate(const Call& call, u64 bytes, u64 call_number) {
   const Row& row = *call.row;
+  if (call.decided) return bytes && decides_mutation(call, call_number);
   if (!(row.faults & call.allowed & bit(Fault::PayloadMutation)) || bytes == 0) return false;
   if (call.kind != OpKind::Send && call.kind != OpKind::Recv) return false;
   auto target = static_cast<MutationTarget>(row.mutation_target);

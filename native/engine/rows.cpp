@@ -30,12 +30,13 @@ const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy) 
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   bool read = read_row(segment, policy, &copy->row);
   if (read) {
-    const bool records_all = load(&segment.header->flags) & kHeaderRecordAll;  // only the stages write that an op continued
+    // Only the stages write that an op continued, and find what was decided beforehand.
+    const bool walks = load(&segment.header->flags) & (kHeaderRecordAll | kHeaderDecided);
     bound_times(&copy->row);
     for (u32 d = 0; d < kDirections; d++)
       for (bool stream : {false, true}) {
         prepare(copy->row, static_cast<Direction>(d), stream, &copy->plans[d][stream]);
-        copy->plans[d][stream].walk |= records_all;
+        copy->plans[d][stream].walk |= walks;
       }
   }
   copy->source = read ? &segment.rows[policy] : nullptr;

@@ -34,17 +34,26 @@ struct Unit {
 
 u32 schedule_scale_ppm(const Row& row, u64 elapsed_ns);                // R0
 void session_guard(const Unit& unit, Decision* decision);              // R1
+void end_session(const Unit& unit, Decision* decision);                // R1: as the budget's action says
 u64 session_room(const Unit& unit);                                    // R1: bytes of this direction until a limit ends it
 void chaos_base(const Unit& unit, Decision* decision);                 // R2
+void lose(const Unit& unit, Fault fault, u32 repeats, Decision* decision);  // R2: `repeats`: retransmissions that are lost too
+void swallow_rest(const Unit& unit, Decision* decision);               // R2: of a unit that was lost for good
 u64 recovery_ns(u64 rtt_ns, u64 behind, u64 ahead, u32 repeats);       // R2: how long TCP takes to repair a loss
 u64 flow_control(u64* clock_ns, u64 now_ns, u64 bytes, u64 rate_bps, u64 burst_bytes);  // R3: when the last bit is through
 u64 foretell_rate(const Call& call, u64 bytes, u64* foretold_ns);     // R3: the wait that these bytes would meet, unbooked
 void timing(const Unit& unit, Decision* decision);                     // R4
 void transport_limits(const Unit& unit, Decision* decision);           // R5: how long the program waits at most
 void transport(const Unit& unit, Decision* decision);                  // R5
+void fail_transport(Fault fault, ErrorKind kind, Decision* decision);  // R5
 u64 transport_room(const Unit& unit);                                  // R5: bytes until half-open
 void resolver(const Unit& unit, Decision* decision);                   // R6
 void post_routing(const Unit& unit, Decision* decision);               // R8
+void hold(const Unit& unit, u32 window, Decision* decision);           // R8
+// What was decided beforehand, in place of all of these (decided.cpp).
+inline bool is_decided(const Segment& segment) { return load(&segment.header->flags) & kHeaderDecided; }
+void decide(const Unit& unit, u64 offset, u64* bytes, Decision* decision);
+bool decides_mutation(const Call& call, u64 call_number);              // R7
 
 // Draws of R2 that hang on Gilbert-Elliott's chain.
 constexpr u32 kTransition = 1, kStateLoss = 2;

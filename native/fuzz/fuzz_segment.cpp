@@ -23,7 +23,7 @@ extern "C" int sched_yield() { return 0; }
 
 namespace {
 
-constexpr Capacities kCapacities = {2, 4, 4, 4, 8, 8, 2};
+constexpr Capacities kCapacities = {2, 4, 4, 4, 8, 8, 2, 4};
 constexpr u64 kCookies[] = {1, 2, 9, ~0ull};  // in the table, in the table, new, and no socket's
 constexpr u64 kDelayNs = 1000000;  // of the only samples recorded
 constexpr i32 kPids[] = {100, 101, 0, -1};
@@ -153,6 +153,7 @@ void use(const Segment& segment) {
   touch(segment.bindings + segment.count.bindings - 1);
   touch(segment.processes + segment.count.processes - 1);
   touch(segment.events + segment.count.events - 1);
+  touch(segment.decided + segment.count.decided - 1);
   for (u32 reason = 0; reason < kFallbacks; reason++) count_fallback(segment, static_cast<Fallback>(reason));
 }
 

@@ -389,7 +389,7 @@ ssize_t receive_faulted(const Incoming& in, Socket* socket, RealReceive original
     if (socket->held[1])
       if (Held* held = pending.pop(false)) return deliver(in, socket, held);
 
-    if (wants.guarded && engine::may_be_over(self.segment, *flow, coarse_now_ns())) {  // a spent budget ends the conversation before anything arrives
+    if (wants.guarded && engine::may_be_over(self.segment, flow, coarse_now_ns())) {  // a spent budget ends the conversation before anything arrives
       engine::Call call;
       if (engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, now_ns()) == engine::Begun::Ready) {
         engine::Step step = engine::next_step(&call, 0);
@@ -543,7 +543,7 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
   if (!socket || !socket->wants.undated || socket->linked || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
   if (!socket->stream && socket->wants.downlink_only) return long_way();
   Flow* flow = socket->flow;
-  if (socket->wants.guarded && engine::may_be_over(self.segment, *flow, coarse_now_ns())) return long_way();
+  if (socket->wants.guarded && engine::may_be_over(self.segment, flow, coarse_now_ns())) return long_way();
 
   Arrival arrival;
   if (socket->stream) arrival.bytes = original();

@@ -201,6 +201,22 @@ const char* protocol_word(u8 protocol, Role role) {
   }
 }
 
+// Ports from here on are given out to whoever asks for any (ip_local_port_range), and are others in each run.
+constexpr u16 kPassingPorts = 32768;
+
+// Whether a peer's port says nothing another run could meet again; `peer` is its words, src/recording/passing-ports.ts its twin.
+bool is_passing(const char* peer, u16 port) {
+  if (port < kPassingPorts || !(load(&self.segment.header->flags) & kHeaderPortless)) return false;
+  return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "localhost") == 0 || strcmp(peer, "[0:0:0:0:0:0:0:1]") == 0 || strcmp(peer, "listen") == 0;
+}
+
+// `:PORT` behind a peer, or `:*` where it passes.
+void port_text(char* words, u32 capacity, u32* n, u32 peer_at, u16 port) {
+  const bool passing = is_passing(words + peer_at, port);
+  text(words, capacity, n, passing ? ":*" : ":");
+  if (!passing) number(words, capacity, n, port);
+}
+
 // A flow's identity is what repeats between runs: protocol, peer as the program named it (or the listening port), and
 // that it is the n-th such flow of a thread with this path.
 struct Identity {
@@ -213,16 +229,17 @@ Identity identify(const Socket& socket, Role role, const Endpoint& peer, const c
   Identity id = {};
   u32 n = 0;
   text(id.words, sizeof(id.words), &n, protocol_word(socket.protocol, role));
-  text(id.words, sizeof(id.words), &n, role == Role::Acceptor ? ":listen:" : ":");
+  text(id.words, sizeof(id.words), &n, ":");
+  const u32 peer_at = n;
   if (role == Role::Acceptor) {
-    number(id.words, sizeof(id.words), &n, socket.local_port);
+    text(id.words, sizeof(id.words), &n, "listen");
+    port_text(id.words, sizeof(id.words), &n, peer_at, socket.local_port);
   } else if (socket.protocol == static_cast<u8>(Protocol::Unix)) {
     text(id.words, 48, &n, socket.path);
   } else {
     if (host[0]) text(id.words, 48, &n, host);
     else address_text(id.words, 48, &n, peer.address);
-    text(id.words, sizeof(id.words), &n, ":");
-    number(id.words, sizeof(id.words), &n, peer.port);
+    port_text(id.words, sizeof(id.words), &n, peer_at, peer.port);
   }
   name_thread();
   u64 kind = engine::hash_bytes(kHashPeer, id.words, n);

@@ -19,7 +19,7 @@
 namespace mishap {
 namespace {
 
-constexpr u32 kMaxRows = 1u << 20;  // no region holds more, whatever its header says
+constexpr u32 kMaxRows = 1u << 22;  // no region holds more, whatever its header says
 constexpr u32 kRowRetries = 64;
 constexpr u32 kOpenAttempts = 96;
 constexpr u64 kBeingFilled = ~u64{0};  // a cookie that no socket has: neither free nor findable
@@ -34,6 +34,7 @@ constexpr RegionShape kShapes[kRegions] = {
     {sizeof(Owner), 1}, {sizeof(Flow), 1},
     {sizeof(Link), kDirections}, {sizeof(Stats), 1},
     {sizeof(Histogram), 1}, {sizeof(Event), 1},
+    {sizeof(Decided), 1},
 };
 
 u32 capacity_of(const Capacities& c, u32 region) {
@@ -44,6 +45,7 @@ u32 capacity_of(const Capacities& c, u32 region) {
     case Region::Flows: return c.flows;
     case Region::Journal: return c.events;
     case Region::Histograms: return c.histograms;
+    case Region::Decided: return c.decided;
     default: return c.policies;
   }
 }
@@ -169,7 +171,8 @@ AttachError check(u8* base, u64 size, Segment* out) {
   out->stats = reinterpret_cast<Stats*>(region(Region::Stats));
   out->histograms = reinterpret_cast<Histogram*>(region(Region::Histograms));
   out->events = reinterpret_cast<Event*>(region(Region::Journal));
-  out->count = {policies, count(Region::Bindings), count(Region::Processes), count(Region::Owners), count(Region::Flows), count(Region::Journal), count(Region::Histograms)};
+  out->decided = reinterpret_cast<Decided*>(region(Region::Decided));
+  out->count = {policies, count(Region::Bindings), count(Region::Processes), count(Region::Owners), count(Region::Flows), count(Region::Journal), count(Region::Histograms), count(Region::Decided)};
   return AttachError::None;
 }
 

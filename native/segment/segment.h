@@ -14,7 +14,7 @@
 namespace mishap {
 
 struct Capacities {
-  u32 policies, bindings, processes, owners, flows, events, histograms;
+  u32 policies, bindings, processes, owners, flows, events, histograms, decided;
 };
 
 struct Segment {
@@ -31,6 +31,7 @@ struct Segment {
   Stats* stats = nullptr;
   Histogram* histograms = nullptr;
   Event* events = nullptr;
+  const Decided* decided = nullptr;
   Capacities count = {};
 };
 

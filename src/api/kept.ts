@@ -1,6 +1,8 @@
 /** What a run keeps of its decisions: a journal, a recording, both or neither, fed by the one reader of the ring. */
 
-import type { Evidence } from "../report/schema.js";
+import type { Decisions } from "../replay/decisions.js";
+import { ReplayWatch } from "../replay/watch.js";
+import type { Evidence, Replay } from "../report/schema.js";
 import { JournalLines, JournalReader } from "./journal.js";
 import { Recorder, type RecordingFacts } from "./recorder.js";
 import type { Session, SessionOptions } from "./session.js";
@@ -13,6 +15,15 @@ export interface KeepOptions {
   readonly record?: string;
   /** Whether the recording has the ops that continued, too. */
   readonly recordAll?: boolean;
+  /** What was decided beforehand, and what to do once the run is not as it was. */
+  readonly replay?: ReplayOptions;
+}
+
+/** A run whose decisions were made beforehand. */
+export interface ReplayOptions {
+  readonly decisions: Decisions;
+  /** Ends the program at the first thing that is not as it was decided. */
+  readonly strict: boolean;
 }
 
 /** What the session has to know of that. */
@@ -20,28 +31,47 @@ export function asSession({
   journal,
   record,
   recordAll,
-}: KeepOptions): { journal: boolean } & Pick<SessionOptions, "recorded"> {
-  const recorded = recordAll === true ? "all" : "decisions";
-  return { journal: journal !== undefined, ...(record === undefined ? {} : { recorded }) };
+  replay,
+}: KeepOptions): { journal: boolean } & Pick<SessionOptions, "recorded" | "decisions"> {
+  const recorded = recordAll === true || replay?.decisions.reached !== undefined ? "all" : "decisions";
+  return {
+    journal: journal !== undefined,
+    ...(record === undefined && replay === undefined ? {} : { recorded }),
+    ...(replay === undefined ? {} : { decisions: replay.decisions }),
+  };
 }
 
 /** What is being kept of a run. */
 export class Kept {
   readonly #lines: JournalLines | undefined;
   readonly #recorder: Recorder | undefined;
+  readonly #watch: ReplayWatch | undefined;
   readonly #ring: JournalReader | undefined;
 
   /** Begins, before the program does. Rejects when the recording cannot be written. */
-  static async start(session: Session, options: KeepOptions, facts: Omit<RecordingFacts, "all">): Promise<Kept> {
-    const { journal, record, recordAll: all = false } = options;
+  static async start(
+    session: Session,
+    options: KeepOptions,
+    facts: Omit<RecordingFacts, "all">,
+    onDivergence: () => void,
+  ): Promise<Kept> {
+    const { journal, record, recordAll: all = false, replay } = options;
     const recorder = record === undefined ? undefined : await Recorder.create(record, session, { ...facts, all });
-    return new Kept(session, journal === undefined ? undefined : new JournalLines(journal), recorder);
+    const lines = journal === undefined ? undefined : new JournalLines(journal);
+    const watch = replay === undefined ? undefined : new ReplayWatch(replay.decisions, onDivergence);
+    return new Kept(session, lines, recorder, watch);
   }
 
-  private constructor(session: Session, lines: JournalLines | undefined, recorder: Recorder | undefined) {
+  private constructor(
+    session: Session,
+    lines: JournalLines | undefined,
+    recorder: Recorder | undefined,
+    watch: ReplayWatch | undefined,
+  ) {
     this.#lines = lines;
     this.#recorder = recorder;
-    const sinks = [lines, recorder].filter((sink) => sink !== undefined);
+    this.#watch = watch;
+    const sinks = [lines, recorder, watch].filter((sink) => sink !== undefined);
     this.#ring = sinks.length === 0 ? undefined : new JournalReader(session.segment, sinks);
   }
 
@@ -55,6 +85,11 @@ export class Kept {
     await this.#ring?.finish();
     const failure = this.#lines?.failure;
     return failure === undefined ? [] : [`the journal is incomplete: ${failure}`];
+  }
+
+  /** What came of what was decided beforehand; after {@link finish}. */
+  replayed(): Replay | undefined {
+    return this.#watch?.finish();
   }
 
   /** Ends the recording with what evidence says, and says in evidence, before all else, what the recording lacks. */

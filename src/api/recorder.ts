@@ -6,8 +6,9 @@
 import { arch, cpus, release } from "node:os";
 import { BlockBuilder } from "../recording/events.js";
 import { FORMAT_VERSION, type RecordingHeader } from "../recording/format.js";
+import { CONTINUE, SKIPPED } from "../recording/words.js";
 import { type EndFacts, RecordingWriter } from "../recording/writer.js";
-import { codec, layout, numberOf } from "../segment/index.js";
+import { AT, EVENT_BYTES, FLOW_OPENED, layout, signedAt, textAt, wideAt } from "../segment/index.js";
 import type { EventSink } from "./journal.js";
 import type { Session } from "./session.js";
 
@@ -89,6 +90,7 @@ export class Recorder implements EventSink {
         this.#block.flowNumber(key, textAt(events, at + AT.flow));
         continue;
       }
+      if (!this.#facts.all && goesOn(events[at + AT.verdict])) continue;
       if (this.#block.full) this.#write();
       this.#append(events, words, at, key);
     }
@@ -119,7 +121,8 @@ export class Recorder implements EventSink {
     columns.fault[to] = events[at + AT.fault] ?? 0;
     columns.policy[to] = (events[at + AT.policy] ?? 0) | ((events[at + AT.policy + 1] ?? 0) << 8);
     columns.unit[to] = wideAt(words, at + AT.unit);
-    columns.value[to] = wideAt(words, at + AT.value);
+    columns.value[to] = signedAt(words, at + AT.value);
+    columns.offset[to] = words[(at + AT.offset) / 4] ?? 0;
     columns.bytes[to] = words[(at + AT.bytes) / 4] ?? 0;
     columns.at_ns[to] = this.#sinceStart(words, at + AT.at_ns);
     columns.count = to + 1;
@@ -172,7 +175,10 @@ function headerOf(session: Session, facts: RecordingFacts, started: string): Rec
     mishap: facts.version,
     command: [...facts.command],
     seed: `0x${session.seed.toString(16)}`,
-    policies: session.slots().map(({ slot, name, policy }) => ({ slot, name, policy: { ...policy.written } })),
+    policies: session.slots().map(({ slot, name, policy, byProgram }) => ({
+      ...{ slot, name, policy: { ...policy.written } },
+      ...(byProgram && { by_program: true }),
+    })),
     layout_hash: layout.layoutHash,
     machine: { kernel: release(), arch: arch(), cpus: cpus().length, node: process.version },
     started,
@@ -181,37 +187,6 @@ function headerOf(session: Session, facts: RecordingFacts, started: string): Rec
   };
 }
 
-const EVENT_BYTES = codec.struct("Event").size;
-const FLOW_OPENED = numberOf("EventKind", "flow_opened");
-
-/** Where an event's fields lie. */
-const AT = {
-  key: offsetOf("key"),
-  unit: offsetOf("unit"),
-  value: offsetOf("value"),
-  at_ns: offsetOf("at_ns"),
-  bytes: offsetOf("bytes"),
-  kind: offsetOf("kind"),
-  op: offsetOf("op"),
-  direction: offsetOf("direction"),
-  stage: offsetOf("stage"),
-  verdict: offsetOf("verdict"),
-  fault: offsetOf("fault"),
-  policy: offsetOf("policy"),
-  flow: offsetOf("flow"),
-};
-
-function offsetOf(name: string): number {
-  const field = codec.struct("Event").fields.find((each) => each.name === name);
-  if (field === undefined) throw new Error(`the contract's Event has no ${name}`);
-  return field.offset;
-}
-
-function wideAt(words: Uint32Array, at: number): number {
-  return (words[at / 4 + 1] ?? 0) * 2 ** 32 + (words[at / 4] ?? 0);
-}
-
-function textAt(bytes: Buffer, at: number): string {
-  const end = bytes.indexOf(0, at);
-  return bytes.toString("utf8", at, end < 0 ? bytes.length : end);
+function goesOn(verdict: number | undefined): boolean {
+  return verdict === CONTINUE || verdict === SKIPPED;
 }

@@ -5,20 +5,23 @@
 
 import { readFileSync } from "node:fs";
 import { Witness } from "../kernel/witness.js";
+import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
 import { type Courier, nameOf, native, type Segment } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
-import { asSession, type KeepOptions, Kept } from "./kept.js";
+import { asSession, type KeepOptions, Kept, type ReplayOptions } from "./kept.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
 import { Programs } from "./programs.js";
 import { defaultProject } from "./project.js";
-import { Session, type SessionOptions } from "./session.js";
+import { policiesOf, Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
-export interface RunOptions extends Omit<SessionOptions, "journal" | "recorded" | "witnessed">, KeepOptions {
+export interface RunOptions
+  extends Omit<SessionOptions, "journal" | "recorded" | "decisions" | "witnessed">,
+    KeepOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];
   /** Ends the faults, not the program, after this time. */
@@ -67,11 +70,14 @@ export async function run(options: RunOptions): Promise<Evidence> {
   try {
     if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject());
     const witnessed = witness === undefined ? {} : { witnessed: witness };
-    session = await Session.start({ ...options, ...witnessed, ...asSession(options) });
+    const replay = options.replay ?? listed(options.policy);
+    const inReplay = replay === undefined ? options : { ...options, replay };
+    session = await Session.start({ ...options, ...witnessed, ...asSession(inReplay) });
+    const diverged = new AbortController();
     const facts = { version: version(), command: options.command, setpriority: options.legacy === true };
-    kept = await Kept.start(session, options, facts);
-    const inSession = { ...options, ...(witness === undefined ? {} : { witness }) };
-    return await runIn(session, kept, inSession, program, signals);
+    kept = await Kept.start(session, inReplay, facts, () => diverged.abort());
+    const inSession = { ...inReplay, ...(witness === undefined ? {} : { witness }) };
+    return await runIn(session, kept, inSession, program, signals, diverged.signal);
   } catch (error) {
     if (error instanceof RunError || error instanceof ProgramError) throw error;
     throw new RunError(error instanceof Error ? error.message : String(error), 125);
@@ -89,6 +95,7 @@ async function runIn(
   options: RunOptions,
   program: Program,
   signals: SignalRelay,
+  diverged: AbortSignal,
 ): Promise<Evidence> {
   const { segment, courier, notes } = session;
   const { witness } = options;
@@ -98,9 +105,11 @@ async function runIn(
   signals.forwardTo(pid);
   const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
   const force = new ForceWatch(segment, startedMs, options.durationNs, notes);
+  const end = options.replay?.strict === true ? endOnAbort(diverged, pid, segment) : undefined;
 
   const status = await ended;
   const durationMs = performance.now() - startedMs;
+  end?.over();
   signals.stopForwarding();
   session.stopFollowing();
   const listed = escapes.stop();
@@ -115,9 +124,11 @@ async function runIn(
   const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
 
+  const replay = kept.replayed();
   const facts = {
     version: version(),
     command: options.command,
+    replay,
     seed: session.seed,
     exitCode: exitCodeOf(status),
     durationMs,
@@ -131,6 +142,41 @@ async function runIn(
   const evidence = buildEvidence(facts, kept.observed ? counters : { ...counters, journalDropped: 0 });
   await kept.end(evidence);
   return evidence;
+}
+
+/** A policy that lists what happens decides a run as a recording does, and leaves the rest of the program its way. */
+function listed(policy: SessionOptions["policy"]): ReplayOptions | undefined {
+  const decisions = decisionsOfPolicy(policiesOf(policy).own);
+  return decisions === undefined ? undefined : { decisions, strict: false };
+}
+
+/** What programs have after SIGTERM. */
+const ENDED_WITHIN_MS = 1000;
+
+/** Ends the program and all that it started, once the signal says so; until `over`. */
+function endOnAbort(signal: AbortSignal, pid: number, segment: Segment): { over(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const end = (): void => {
+    const send = (how: NodeJS.Signals): void => {
+      for (const each of new Set([pid, ...attachedProcesses(segment).map((process) => process.pid)])) {
+        try {
+          process.kill(each, how);
+        } catch {
+          // It ended just now.
+        }
+      }
+    };
+    send("SIGTERM");
+    timer = setTimeout(() => send("SIGKILL"), ENDED_WITHIN_MS);
+  };
+  if (signal.aborted) end();
+  else signal.addEventListener("abort", end);
+  return {
+    over: () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", end);
+    },
+  };
 }
 
 interface Started {

@@ -7,6 +7,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import type { Policy } from "../policy/index.js";
+import { type Decisions, packDecisions } from "../replay/decisions.js";
 import type { PolicyFacts } from "../report/evidence.js";
 import { type Courier, layout, Segment, startCourier, startJanitor } from "../segment/index.js";
 import { type PolicySource, SourceWatch } from "./live.js";
@@ -17,8 +18,11 @@ import { readPolicy, reportPolicies } from "./reported.js";
 
 /** How a session is set up. */
 export interface SessionOptions {
-  /** What its programs meet: a policy, from `parsePolicy` or `policyFromFlags`, or a file that may be edited meanwhile. */
-  readonly policy: Policy | PolicySource;
+  /**
+   * What its programs meet: a policy, from `parsePolicy` or `policyFromFlags`, several, or a file of them that may be
+   * edited meanwhile.
+   */
+  readonly policy: Policy | PolicySource | RunPolicies;
   /** Which runs `mishap stop` stops together; default: {@link defaultProject}. */
   readonly project?: string;
   /** Whether decisions are written to the journal. */
@@ -27,6 +31,10 @@ export interface SessionOptions {
   readonly recorded?: "decisions" | "all";
   /** Whether programs may set faults by setpriority(2), as programs of old do. */
   readonly legacy?: boolean;
+  /** What is to happen in place of chance. */
+  readonly decisions?: Decisions;
+  /** Of the run, where its policy has none. */
+  readonly seed?: bigint;
   /** Where the segment has to be, because the kernel's witness is there already. */
   readonly witnessed?: { readonly segmentPath: string };
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
@@ -59,10 +67,19 @@ export class Session {
   }
 
   private constructor(options: SessionOptions) {
-    const { policy, project, journal = false, recorded, legacy = false, witnessed, notice = () => {} } = options;
+    const {
+      policy,
+      project,
+      journal = false,
+      recorded,
+      legacy = false,
+      decisions,
+      witnessed,
+      notice = () => {},
+    } = options;
     const source = "read" in policy ? policy : undefined;
-    const policies: RunPolicies = "read" in policy ? policy.read() : { own: policy, others: new Map() };
-    this.seed = policies.own.fields.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
+    const policies = policiesOf(policy);
+    this.seed = policies.own.fields.seed ?? options.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
     if (delaysArrivals(policies)) this.notes.push(...windowNotes());
     try {
       this.segment = Segment.create({
@@ -72,6 +89,7 @@ export class Session {
         record: recorded !== undefined,
         recordAll: recorded === "all",
         legacy,
+        ...(decisions !== undefined && { decided: packDecisions(decisions), portless: decisions.portless }),
         ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),
         capacities: { policies: roomFor(policies) },
       });
@@ -105,12 +123,14 @@ export class Session {
   }
 
   /** Every policy in a slot: the session's own as written, those that programs registered in their normal form. */
-  slots(): { slot: number; name: string; policy: Policy }[] {
+  slots(): { slot: number; name: string; policy: Policy; byProgram: boolean }[] {
     const known = new Map(this.#table.published.map((each) => [each.slot, each]));
     return this.segment.readPolicies().flatMap(({ index, name }) => {
       const own = known.get(index);
       const policy = own?.policy ?? readPolicy(this.segment, index);
-      return policy === undefined ? [] : [{ slot: index, name: own?.name ?? name, policy }];
+      return policy === undefined
+        ? []
+        : [{ slot: index, name: own?.name ?? name, policy, byProgram: own === undefined }];
     });
   }
 
@@ -128,6 +148,12 @@ export class Session {
   close(): void {
     for (const cleanup of this.#cleanups.splice(0).reverse()) cleanup();
   }
+}
+
+/** What a session begins with, of whatever it is given. */
+export function policiesOf(policy: SessionOptions["policy"]): RunPolicies {
+  if ("read" in policy) return policy.read();
+  return "own" in policy ? policy : { own: policy, others: new Map() };
 }
 
 /** Follows the edits of a policy file. */

@@ -13,6 +13,7 @@ import {
   policyFlags,
   policyFromFlags,
 } from "../policy/index.js";
+import type { Replayed } from "../replay/replay.js";
 import { printError, printToStderr, UsageError } from "./errors.js";
 
 const RUN_GROUP = "The run:";
@@ -33,6 +34,12 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
   { flags: "--record <file>", help: "record every decision, to read and repeat the run", example: "run.mishap" },
   { flags: "--record-all", help: "record the ops that nothing was decided about, too" },
+  {
+    flags: "--replay <file>",
+    help: "decide as in that recording, and end where the program does otherwise",
+    example: "run.mishap",
+  },
+  { flags: "--replay-lenient", help: "let a replay go on where the program does otherwise, and count it" },
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
   { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
@@ -52,11 +59,14 @@ Examples:
       only connections to that host and port
   mishap run --kernel --latency 50ms -- ./static-service
       the kernel sees what the interceptor cannot: coverage says who moved how much
+  mishap run --replay run.mishap
+      the recorded program again, with the recorded faults at the recorded places
   mishap run --packet-loss 20% --schedule spike:30s/5s --duration 120s -- ./app
       five bad seconds in every thirty
 
 Exit codes:
-  the program's own; 128+n when signal n ended it; 2 bad usage; 125 mishap failed;
+  the program's own; 128+n when signal n ended it; 2 bad usage; 3 a replay went
+  another way than its recording; 125 mishap failed;
   126 the program cannot be executed; 127 it was not found`;
 
 /** A right value of a flag. */
@@ -111,12 +121,14 @@ function withExample(help: string, example: string | undefined): string {
 }
 
 async function execute(
-  words: readonly string[],
+  given: readonly string[],
   values: Readonly<Record<string, unknown>>,
   command: Command,
 ): Promise<number> {
   const flags = policyOf(command, values);
   const durationNs = durationOf(values.duration);
+  const replayed = await replayedBy(values, flags);
+  const words = given.length > 0 || replayed === undefined ? given : replayed.command;
   const [name] = words;
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   if (name === undefined) throw new UsageError(`run needs a program to start, such as ${COMMAND_EXAMPLE}`);
@@ -124,14 +136,21 @@ async function execute(
     throw new UsageError("--record-all: says how much is recorded, and --record run.mishap where");
   }
   const kernel = await leaveRoot(values);
-  const policy = await askedFor(flags, values);
+  const policy = replayed?.policies ?? (await askedFor(flags, values));
 
   const { describeUnreachable, findProgram } = await import("../api/program.js");
   const program = findProgram(name);
   const quiet = values.quiet === true;
   if (values.dryRun === true) {
     const { describeDryRun } = await import("./dry-run.js");
-    printToStderr(describeDryRun(words, "read" in policy ? policy.read().own : policy, program, durationNs));
+    printToStderr(
+      describeDryRun(
+        words,
+        "own" in policy ? policy.own : "read" in policy ? policy.read().own : policy,
+        program,
+        durationNs,
+      ),
+    );
     return 0;
   }
   if (program.unreachable !== undefined && !quiet) {
@@ -149,7 +168,8 @@ async function execute(
       command: words,
       policy,
       program,
-      legacy: values.setpriority === true,
+      legacy: values.setpriority === true || replayed?.setpriority === true,
+      ...(replayed === undefined ? {} : { replay: replayed.replay, seed: replayed.seed }),
       ...kernel,
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
@@ -168,7 +188,37 @@ async function execute(
     const { renderEvidence } = await import("../report/text.js");
     printToStderr(renderEvidence(evidence, { colour: isatty(2) && !process.env.NO_COLOR }));
   }
+  if (replayed?.replay.strict === true && evidence.replay?.divergence !== undefined) return DIVERGED;
   return evidence.exit_code;
+}
+
+const DIVERGED = 3;
+
+/** What `--replay` names; undefined without it. */
+async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Policy): Promise<Replayed | undefined> {
+  if (typeof values.replay !== "string") {
+    if (values.replayLenient !== true) return undefined;
+    throw new UsageError("--replay-lenient: says how a recording is replayed, and --replay run.mishap which one");
+  }
+  const beside = ["policies", "policy", "setpriority"].find((name) => values[name] !== undefined);
+  const [field] = Object.keys(flags.written);
+  const wrong = beside ?? field;
+  if (wrong !== undefined) {
+    throw new UsageError(`--replay ${values.replay}: the recording says which faults there are; leave out ${wrong}`);
+  }
+  const { readReplay } = await import("../replay/replay.js");
+  try {
+    const replayed = readReplay(values.replay, { strict: values.replayLenient !== true });
+    for (const sentence of replayed.missing) printError(sentence);
+    return replayed;
+  } catch (error) {
+    const { RecordingError } = await import("../recording/index.js");
+    if (error instanceof RecordingError || error instanceof PolicyError) throw new UsageError(error.message);
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT") throw new UsageError(`--replay ${values.replay}: there is no such file`);
+    if (code === "EACCES") throw new UsageError(`--replay ${values.replay}: may not be read by this user`);
+    throw error;
+  }
 }
 
 /**

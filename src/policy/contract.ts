@@ -24,6 +24,36 @@ export const FAULTS = {
   payload_mutation: 16,
 } as const;
 
+/** OpKind. */
+export const OPS = ["connect", "send", "recv", "dns"] as const;
+/** Direction. */
+export const DIRECTIONS = ["uplink", "downlink"] as const;
+/** Stage: R0 to R8. */
+export const STAGES = [
+  "resolve",
+  "session_guard",
+  "chaos_base",
+  "flow_control",
+  "timing",
+  "transport",
+  "resolver",
+  "payload",
+  "post_routing",
+] as const;
+/** Verdict. */
+export const VERDICTS = [
+  "continue",
+  "delay",
+  "drop",
+  "timeout",
+  "error",
+  "nxdomain",
+  "mutate",
+  "reorder",
+  "duplicate",
+  "skipped",
+] as const;
+
 /** Protocol. */
 export const PROTOCOLS = { any: 0, tcp: 1, udp: 2, unix: 3 } as const;
 /** NameKind. */

@@ -61,6 +61,7 @@ const GROUPS: Readonly<Record<keyof ParsedPolicy, string>> = {
   payload_mutation: PAYLOAD,
   targets: SCOPE,
   schedule: SCOPE,
+  decisions: SCOPE,
   seed: "Repeating a run",
 };
 
@@ -87,6 +88,7 @@ function collect(shape: Readonly<Record<string, z.core.$ZodType>>, parent: strin
   return Object.entries(shape).flatMap(([key, optional]) => {
     const path = parent + key;
     const schema = unwrap(optional);
+    if (path === "decisions") return []; // a list for files
     const heading = group ?? GROUPS[key as keyof ParsedPolicy];
     const about = helpOf(path, schema);
     const own = about && { ...about, name: flagName(path), path, group: heading, repeatable: path === "targets" };

@@ -7,9 +7,18 @@
  */
 
 import type { z } from "zod";
-import { BUDGET_ACTIONS, ERROR_KINDS, JITTER_DISTRIBUTIONS, LOSS_MODES, RATE_SCOPES, words } from "./contract.js";
+import {
+  BUDGET_ACTIONS,
+  ERROR_KINDS,
+  FAULTS,
+  JITTER_DISTRIBUTIONS,
+  LOSS_MODES,
+  RATE_SCOPES,
+  words,
+} from "./contract.js";
+import { decisions } from "./decisions.js";
 import { PolicyError } from "./errors.js";
-import { faultsOf } from "./faults.js";
+import { faultMask, faultsOf } from "./faults.js";
 import { block, choice, count, duration, probability, rate, seed, size } from "./fields.js";
 import { payloadMutation } from "./mutation.js";
 import { firstError, type PolicyProblem, problemsOf } from "./problems.js";
@@ -163,6 +172,7 @@ export const policyFields = block(
     packet_reorder: packetReorder.optional(),
     targets: targets.optional(),
     schedule: schedule.optional(),
+    decisions: decisions.optional(),
     seed: seed({ help: "repeats the random choices of another run", example: "0x7f3a" }).optional(),
   },
   { help: "a policy: the faults asked for, which flows they are for, and when", example: "{latency: 50ms}" },
@@ -175,6 +185,12 @@ export type ParsedPolicy = z.output<typeof policyFields>;
 
 /** A policy with the rules that hold between its fields. */
 export const policySchema = policyFields.superRefine((policy, context) => {
+  const bits = faultMask(policy);
+  const unasked = policy.decisions?.find(({ fault }) => (bits & (1 << FAULTS[fault])) === 0);
+  if (unasked !== undefined) {
+    const message = `the policy does not ask for ${unasked.fault}, which one of them decides; add the field that does`;
+    context.addIssue({ code: "custom", path: ["decisions"], message });
+  }
   // A rule that no operation of an asked fault can match would ask for a fault that never comes.
   if (policy.targets === undefined) return;
   const asked = faultsOf(policy);

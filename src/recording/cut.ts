@@ -22,7 +22,7 @@ export async function cut(recording: Recording, to: string, filter: EventFilter)
   if (header === undefined) {
     throw new RecordingError(`${recording.path}: its header is not whole, and a part of it would have none either`);
   }
-  const writer = await RecordingWriter.create(to, header);
+  const writer = await RecordingWriter.create(to, { ...header, partial: true });
   try {
     const made = await copy(recording, writer, filter);
     if (end !== undefined && wholeness.damaged_bytes === 0) await writer.end(end);
@@ -60,7 +60,18 @@ async function copy(recording: Recording, writer: RecordingWriter, filter: Event
 
 function append(to: EventColumns, from: EventColumns, at: number, flow: number): void {
   const end = to.count++;
-  for (const column of ["op", "direction", "stage", "verdict", "fault", "policy", "unit", "value", "bytes"] as const) {
+  for (const column of [
+    "op",
+    "direction",
+    "stage",
+    "verdict",
+    "fault",
+    "policy",
+    "unit",
+    "value",
+    "offset",
+    "bytes",
+  ] as const) {
     to[column][end] = from[column][at] ?? 0;
   }
   to.at_ns[end] = from.at_ns[at] ?? 0;

@@ -4,7 +4,8 @@
  */
 
 import { FAULTS } from "../policy/contract.js";
-import { eventAt, type RecordedEvent } from "./events.js";
+import { eventAt, placeNumber, type RecordedEvent } from "./events.js";
+import { withoutPassingPort } from "./passing-ports.js";
 import type { Recording } from "./reader.js";
 import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
 
@@ -50,9 +51,13 @@ export function diffOf(a: Recording, b: Recording): RecordingDiff {
   const all = a.header?.record_all === true && b.header?.record_all === true;
   const open: Open = new Map();
   for (const event of decisions(a, all)) add(open, a.flowWords(event.flow), event);
+  const flowOf = sameFlows([...open.keys()]);
   const diff: RecordingDiff = { same: 0, only_a: 0, only_b: 0, different: 0, differences: [] };
   for (const event of decisions(b, all)) {
-    const match = open.get(b.flowWords(event.flow))?.get(placeNumber(event))?.shift();
+    const match = open
+      .get(flowOf(b.flowWords(event.flow)))
+      ?.get(placeNumber(event))
+      ?.shift();
     if (match === undefined) diff.only_b++;
     else if (isSame(match, event)) diff.same++;
     else diff.different++;
@@ -71,6 +76,16 @@ export function diffOf(a: Recording, b: Recording): RecordingDiff {
   return diff;
 }
 
+/** The first recording's words for a flow of the second, which may differ in a port that passes. */
+function sameFlows(known: readonly string[]): (words: string) => string {
+  const exact = new Set(known);
+  const passing = new Map<string, string>();
+  if (new Set(known.map(withoutPassingPort)).size === exact.size) {
+    for (const words of known) passing.set(withoutPassingPort(words), words);
+  }
+  return (words) => (exact.has(words) ? words : (passing.get(withoutPassingPort(words)) ?? words));
+}
+
 function* decisions(recording: Recording, all: boolean): Generator<RecordedEvent> {
   for (const { events } of recording.blocks()) {
     for (let i = 0; i < events.count; i++) if (all || events.verdict[i] !== CONTINUE) yield eventAt(events, i);
@@ -84,11 +99,6 @@ function add(open: Open, flow: string, event: RecordedEvent): void {
   const queue = ofFlow.get(place);
   if (queue === undefined) ofFlow.set(place, [event]);
   else queue.push(event);
-}
-
-/** Unit, stage, direction and op as one number: exact up to unit 2^45, which no flow comes to. */
-function placeNumber({ unit, stage, direction, op }: RecordedEvent): number {
-  return unit * 256 + stage * 8 + direction * 4 + op;
 }
 
 function isSame(a: RecordedEvent, b: RecordedEvent): boolean {
@@ -108,6 +118,7 @@ function placeOf(recording: Recording, { flow, direction, op, stage, unit, at_ns
   };
 }
 
-function outcomeOf({ verdict, fault, value }: RecordedEvent): Outcome {
+/** What was decided, in words. */
+export function outcomeOf({ verdict, fault, value }: Pick<RecordedEvent, "verdict" | "fault" | "value">): Outcome {
   return { verdict: wordFor(VERDICTS, verdict), fault: wordFor(FAULT_WORDS, fault), value };
 }

@@ -17,8 +17,10 @@ export interface RecordedEvent {
   policy: number;
   /** Number of the unit of chance in the flow's direction, or of the call for the payload stage. */
   unit: number;
-  /** What was chosen, where something was: nanoseconds, copies, bytes. */
+  /** What was chosen, where something was: nanoseconds (of jitter less than 0 too), copies, and so on. */
   value: number;
+  /** Bytes of the unit before what was decided: where a limit was met within it. */
+  offset: number;
   /** Of the unit, or of the op where it has none. */
   bytes: number;
   /** When, in nanoseconds since the recording's start. */
@@ -45,6 +47,7 @@ export interface EventColumns {
   readonly policy: Uint16Array;
   readonly unit: Float64Array;
   readonly value: Float64Array;
+  readonly offset: Uint16Array;
   readonly bytes: Uint32Array;
   readonly at_ns: Float64Array;
 }
@@ -74,6 +77,7 @@ export function newColumns(capacity: number): EventColumns {
     policy: new Uint16Array(capacity),
     unit: new Float64Array(capacity),
     value: new Float64Array(capacity),
+    offset: new Uint16Array(capacity),
     bytes: new Uint32Array(capacity),
     at_ns: new Float64Array(capacity),
   };
@@ -92,6 +96,7 @@ export function appendEvent(columns: EventColumns, event: Readonly<RecordedEvent
   columns.policy[at] = event.policy;
   columns.unit[at] = event.unit;
   columns.value[at] = event.value;
+  columns.offset[at] = event.offset;
   columns.bytes[at] = event.bytes;
   columns.at_ns[at] = event.at_ns;
   columns.count = at + 1;
@@ -110,9 +115,20 @@ export function eventAt(columns: EventColumns, at: number): RecordedEvent {
     policy: columns.policy[at] ?? 0,
     unit: columns.unit[at] ?? 0,
     value: columns.value[at] ?? 0,
+    offset: columns.offset[at] ?? 0,
     bytes: columns.bytes[at] ?? 0,
     at_ns: columns.at_ns[at] ?? 0,
   };
+}
+
+/** Unit, stage, direction and op as one number: exact up to unit 2^45, which no flow comes to. */
+export function placeNumber({
+  unit,
+  stage,
+  direction,
+  op,
+}: Pick<RecordedEvent, "unit" | "stage" | "direction" | "op">): number {
+  return unit * 256 + stage * 8 + direction * 4 + op;
 }
 
 /**

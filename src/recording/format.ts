@@ -34,12 +34,20 @@ const header = z.object({
   mishap: z.string(),
   command: z.array(z.string()),
   seed: z.string().regex(/^0x[0-9a-f]{1,16}$/),
-  policies: z.array(z.object({ slot: count, name: z.string(), policy: z.record(z.string(), z.unknown()) })),
+  policies: z.array(
+    z.object({
+      slot: count,
+      name: z.string(),
+      policy: z.record(z.string(), z.unknown()),
+      by_program: z.boolean().optional(),
+    }),
+  ),
   layout_hash: z.string(),
   machine: z.object({ kernel: z.string(), arch: z.string(), cpus: count, node: z.string() }),
   started: z.string(),
   record_all: z.boolean(),
   setpriority: z.boolean(),
+  partial: z.boolean().optional(),
 });
 
 const gap = z.object({ lost: count });
@@ -226,6 +234,20 @@ function plain(of: (events: EventColumns) => Uint16Array | Uint32Array | Float64
   };
 }
 
+/** A column of numbers that may be less than 0. */
+function signed(of: (events: EventColumns) => Float64Array): Column {
+  return {
+    write: (to, events) => {
+      const values = of(events);
+      for (let i = 0; i < events.count; i++) to.signed(values[i] ?? 0);
+    },
+    read: (from, events) => {
+      const values = of(events);
+      for (let i = 0; i < events.count; i++) values[i] = from.signed();
+    },
+  };
+}
+
 /** A column of differences from the number before. */
 function deltas(of: (events: EventColumns) => Uint32Array | Float64Array, max: number): Column {
   return {
@@ -310,9 +332,10 @@ const COLUMNS: readonly Column[] = [
   outcomes,
   plain(({ policy }) => policy, 0xffff),
   units,
-  plain(({ value }) => value, Number.MAX_SAFE_INTEGER),
+  signed(({ value }) => value),
   plain(({ bytes }) => bytes, 0xffffffff),
   deltas(({ at_ns }) => at_ns, Number.MAX_SAFE_INTEGER),
+  plain(({ offset }) => offset, 0xffff),
 ];
 
 function atMost(value: number, max: number): number {

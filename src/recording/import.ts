@@ -9,6 +9,7 @@ import { gunzipSync } from "node:zlib";
 import { z } from "zod";
 import { appendEvent, BlockBuilder, type RecordedEvent } from "./events.js";
 import { FORMAT_VERSION, type RecordingHeader } from "./format.js";
+import { flowKey } from "./key.js";
 import { RecordingError } from "./reader.js";
 import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS } from "./words.js";
 import { RecordingWriter } from "./writer.js";
@@ -22,7 +23,8 @@ const fields = z.object({
   stage: z.enum(STAGES),
   verdict: z.enum(VERDICTS),
   fault: z.enum(FAULT_WORDS).optional(),
-  value: whole,
+  value: z.int(),
+  offset: whole.max(0xffff).default(0),
   bytes: whole.max(0xffffffff).default(0),
   at_ns: whole.default(0),
 });
@@ -53,7 +55,7 @@ export async function importLines(from: string, to: string, mishap: string): Pro
     const flows = new Set<string>();
     for (const [words, event] of lines) {
       flows.add(words);
-      appendEvent(builder.events, { ...event, flow: builder.flowNumber(keyOf(words), words) });
+      appendEvent(builder.events, { ...event, flow: builder.flowNumber(flowKey(words), words) });
       if (builder.full) await flush(builder, writer);
     }
     await flush(builder, writer);
@@ -116,6 +118,7 @@ function eventOf(given: z.infer<typeof line>): RecordedEvent {
     policy: 0,
     unit: given.unit,
     value: given.value,
+    offset: given.offset,
     bytes: given.bytes,
     at_ns: given.at_ns,
   };
@@ -134,12 +137,6 @@ function headerOf(mishap: string): RecordingHeader {
     started: new Date().toISOString(),
     record_all: false,
     setpriority: false,
+    partial: true,
   };
-}
-
-/** Tells flows apart; FNV-1a over the words (http://www.isthe.com/chongo/tech/comp/fnv/). */
-function keyOf(words: string): bigint {
-  let hash = 0xcbf29ce484222325n;
-  for (const byte of Buffer.from(words, "utf8")) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
-  return hash;
 }

@@ -1,7 +1,7 @@
 /** What the rest of mishap uses of this folder. */
 
 export { type Cut, cut } from "./cut.js";
-export { type Difference, diffOf, type Outcome, type RecordingDiff } from "./diff.js";
+export { type Difference, diffOf, type Outcome, outcomeOf, type RecordingDiff } from "./diff.js";
 export {
   appendEvent,
   BlockBuilder,
@@ -11,12 +11,15 @@ export {
   type FlowIdentity,
   MAX_BLOCK_EVENTS,
   newColumns,
+  placeNumber,
   type RecordedEvent,
 } from "./events.js";
 export { type EventFilter, selection } from "./filter.js";
 export { FORMAT_VERSION, type RecordingEnd, type RecordingGap, type RecordingHeader } from "./format.js";
 export { type Imported, importLines } from "./import.js";
+export { flowKey } from "./key.js";
+export { tellApartWithout, withoutPassingPort } from "./passing-ports.js";
 export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
 export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
-export { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+export { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, SKIPPED, STAGES, VERDICTS, wordFor } from "./words.js";
 export { type EndFacts, RecordingWriter } from "./writer.js";

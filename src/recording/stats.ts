@@ -110,7 +110,7 @@ function rowOf(rows: Map<number, Row>, policy: number, stage: number, verdict: n
   if (known !== undefined) return known;
   const row: Row = {
     ...{ policy, stage, verdict, fault: asked },
-    ...{ events: [0, 0], bytes: 0, min: Number.POSITIVE_INFINITY, max: 0 },
+    ...{ events: [0, 0], bytes: 0, min: Number.POSITIVE_INFINITY, max: Number.NEGATIVE_INFINITY },
   };
   rows.set(key, row);
   return row;

@@ -122,7 +122,8 @@ function differenceCells({ flow, direction, op, stage, unit, at_ns, a, b }: Diff
   return [...place, `${outcomeText(a)} → ${outcomeText(b)}`];
 }
 
-function outcomeText(outcome: Outcome | undefined): string {
+/** What was decided, such as `delay jitter 12ms`. */
+export function outcomeText(outcome: Outcome | undefined): string {
   if (outcome === undefined) return "nothing";
   const { verdict, fault, value } = outcome;
   const words = [verdict, verdict === VERDICTS[CONTINUE] ? "" : fault, valueText(verdict, value)];

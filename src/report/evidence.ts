@@ -6,7 +6,7 @@
 
 import type { AskedFault, Direction, Policy } from "../policy/index.js";
 import type { HistogramReading, PolicyCounters, RunCounters } from "./counters.js";
-import type { Accounts, CoverageRow, Determinism, EscapedFlow, Evidence, FaultEvidence } from "./schema.js";
+import type { Accounts, CoverageRow, Determinism, EscapedFlow, Evidence, FaultEvidence, Replay } from "./schema.js";
 
 /** What is known about a run beside its counters. */
 export interface RunFacts {
@@ -22,6 +22,8 @@ export interface RunFacts {
   readonly unreachable: string | undefined;
   /** Anything else worth saying. */
   readonly notes: readonly string[];
+  /** Where what happens was decided beforehand. */
+  readonly replay?: Replay | undefined;
   /** Where the kernel's witness was there to the end. */
   readonly kernel?: KernelFacts | undefined;
 }
@@ -186,7 +188,8 @@ function isZero({ fault }: AskedFault, policy: Policy): boolean {
   return value === 0;
 }
 
-function determinismOf(counters: RunCounters, policies: readonly PolicyFacts[]): Determinism {
+function determinismOf(counters: RunCounters, policies: readonly PolicyFacts[], replay?: Replay): Determinism {
+  if (replay !== undefined) return replayed(replay, policies);
   const drawing = policies.some(({ policy, asked }) =>
     asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter"),
   );
@@ -209,6 +212,22 @@ function determinismOf(counters: RunCounters, policies: readonly PolicyFacts[]):
   }
   return { level: "exact", reason: "every draw hung on the identity of its flow, and no race was seen" };
 }
+
+/** In a replay nothing is drawn: what limits it is what the program did, and the clock. */
+function replayed({ divergence, met, decisions }: Replay, policies: readonly PolicyFacts[]): Determinism {
+  if (divergence !== undefined) {
+    return {
+      level: "per flow",
+      reason: `${met} of ${decisions} decisions were met: the program did otherwise than before`,
+    };
+  }
+  const clocked = policies.some(({ asked }) => asked.some(({ fault }) => CLOCKED.has(baseKey(fault))));
+  const but = clocked ? "; how long a rate or a timeout made it wait hangs on the clock" : "";
+  return { level: "exact", reason: `every decision was made beforehand, and met again by flow and unit${but}` };
+}
+
+/** Carried out by the clock, from the policy. */
+const CLOCKED: ReadonlySet<string> = new Set(["rate", "timeout.connect", "timeout.recv"]);
 
 /** Bits of the header's `determinism`. */
 const RACED = 1;
@@ -281,7 +300,8 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
     version: facts.version,
     command: [...facts.command],
     seed: `0x${facts.seed.toString(16)}`,
-    determinism: determinismOf(counters, facts.policies),
+    determinism: determinismOf(counters, facts.policies, facts.replay),
+    ...(facts.replay !== undefined && { replay: facts.replay }),
     exit_code: facts.exitCode,
     duration_ms: Math.round(facts.durationMs),
     flows: counters.flows,

@@ -5,6 +5,7 @@
 
 /** `100.6ms`, `1.20s`, `85µs`: three or four significant digits in the unit that fits. */
 export function formatDurationNs(durationNs: number): string {
+  if (durationNs < 0) return `-${formatDurationNs(-durationNs)}`;
   if (durationNs >= 1e9) return `${(durationNs / 1e9).toFixed(2)}s`;
   if (durationNs >= 1e6) return `${(durationNs / 1e6).toFixed(1)}ms`;
   if (durationNs >= 1e3) return `${(durationNs / 1e3).toFixed(0)}µs`;

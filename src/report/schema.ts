@@ -79,6 +79,28 @@ const determinism = z
   })
   .describe("how far another run with this seed would decide alike");
 
+const divergence = z
+  .strictObject({
+    flow: z.string().describe("whose identity it is, in words"),
+    op: z.string().describe("connect, send, recv or dns").optional(),
+    direction: z.string().describe("uplink or downlink").optional(),
+    unit: count("number of the unit, or of the call for the payload stage").optional(),
+    recorded: z.string().describe("what was decided there"),
+    seen: z.string().describe("what came of it"),
+  })
+  .describe("the first thing that was not as it was decided");
+
+const replay = z
+  .strictObject({
+    source: z.string().describe("the recording, or what else decided"),
+    decisions: count("decisions made beforehand"),
+    met: count("of these, that were met again"),
+    unmet: count("of these, that the program never came to"),
+    unknown: count("flows and ops that the recording does not have"),
+    divergence: divergence.optional(),
+  })
+  .describe("where what happens was decided beforehand");
+
 /** The schema of evidence. */
 export const evidenceSchema = z
   .strictObject({
@@ -89,6 +111,7 @@ export const evidenceSchema = z
       .regex(/^0x[0-9a-f]{1,16}$/)
       .describe("what --seed takes to repeat the run"),
     determinism,
+    replay: replay.optional(),
     exit_code: z.int().min(0).max(255).describe("the program's own, or 128+n when signal n ended it"),
     duration_ms: count("from the program's start to its end, in milliseconds"),
     flows: count("network flows that the interceptor saw"),
@@ -121,5 +144,9 @@ export type EscapedFlow = z.infer<typeof escapedFlow>;
 export type CoverageRow = z.infer<typeof coverageRow>;
 /** What programs called in one direction, what became of it, and what the kernel saw. */
 export type Accounts = z.infer<typeof accounts>;
+/** A run whose decisions were made beforehand, held against them. */
+export type Replay = z.infer<typeof replay>;
+/** The first thing that was not as it was decided. */
+export type Divergence = z.infer<typeof divergence>;
 /** How far another run with this seed would decide alike. */
 export type Determinism = z.infer<typeof determinism>;

@@ -2,7 +2,7 @@
 
 import { baseKey, basisNoun } from "./evidence.js";
 import { alignColumns, formatBytes, formatCount, formatDurationNs, formatPlural, formatPpm } from "./format.js";
-import type { CoverageRow, Evidence, FaultEvidence } from "./schema.js";
+import type { CoverageRow, Evidence, FaultEvidence, Replay } from "./schema.js";
 
 const BOLD = ["\u001b[1m", "\u001b[22m"] as const;
 const YELLOW = ["\u001b[33m", "\u001b[39m"] as const;
@@ -47,11 +47,14 @@ function faultRows({ faults }: Evidence): string[][] {
   ]);
 }
 
-/** Whose bytes were carried, and what escaped: label, text, whether it escaped. */
-function restRows({ coverage, escaped }: Evidence): [string, string, boolean][] {
-  const rows: [string, string, boolean][] = (coverage === undefined ? [] : coverageLines(coverage)).map(
+/** What was met of a replay, whose bytes were carried, and what escaped: label, text, whether that is a warning. */
+function restRows({ coverage, escaped, replay }: Evidence): [string, string, boolean][] {
+  const rows: [string, string, boolean][] = [];
+  if (replay !== undefined) rows.push(["replay", replayText(replay), replay.divergence !== undefined]);
+  const covered: [string, string, boolean][] = (coverage === undefined ? [] : coverageLines(coverage)).map(
     ({ text, escaped }, at) => [at === 0 ? "coverage" : "", text, escaped],
   );
+  rows.push(...covered);
   if (escaped.length > 0) {
     const shown = escaped.slice(0, MOST_ESCAPES_SHOWN).map((flow) => {
       return `${flow.peer} (pid ${flow.pid} ${flow.program}, ${flow.reason})`;
@@ -61,6 +64,15 @@ function restRows({ coverage, escaped }: Evidence): [string, string, boolean][] 
     rows.push(["escaped", text, true]);
   }
   return rows;
+}
+
+/** How much of what was decided was met, and the first thing that was not as it was. */
+function replayText({ met, decisions, divergence }: Replay): string {
+  const many = `${formatCount(met)} of ${formatPlural(decisions, "decision")} met`;
+  if (divergence === undefined) return many;
+  const { flow, op, unit, recorded, seen } = divergence;
+  const where = [flow, ...(op === undefined ? [] : [op]), ...(unit === undefined ? [] : [`unit ${unit}`])].join(" ");
+  return `${many}; first not as decided: ${where}: decided was ${recorded}, seen is ${seen}`;
 }
 
 /** One a program; where there are many, those that moved most, and the sums of all. */

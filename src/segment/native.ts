@@ -18,6 +18,8 @@ export interface Capacities {
   events: number;
   /** Times of a policy's fault in a direction, given out with the first time. */
   histograms: number;
+  /** What was decided beforehand. */
+  decided: number;
 }
 
 /** A policy's slot. */
@@ -86,6 +88,7 @@ export interface NativeSegment {
   totals(): { flows: number; ops: number };
   accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] };
   drainJournal(max: number): Buffer;
+  decide(entries: Uint8Array): void;
   activate(defaultPolicy: number, flags: number, runSeed: bigint): void;
   pause(): boolean;
   resume(): boolean;

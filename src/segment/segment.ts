@@ -36,6 +36,10 @@ export interface CreateOptions {
   legacy?: boolean;
   /** Whether the kernel's witness is there. */
   kernel?: boolean;
+  /** What is to happen in place of chance, packed as the contract's Decided. */
+  decided?: Uint8Array;
+  /** Whether flows are known without the ports that pass. */
+  portless?: boolean;
   capacities?: Partial<Capacities>;
   /** Default: /dev/shm. */
   directory?: string;
@@ -100,9 +104,17 @@ export class Segment {
       flows: 16384,
       events: journal ? 65536 : 1024,
       histograms: 256,
+      decided: Math.max(1, (options.decided?.length ?? 0) / codec.struct("Decided").size),
       ...options.capacities,
     };
-    return new Segment(path, new native.NativeSegment(path, capacities), headerFlags(options), options.seed);
+    const opened = new native.NativeSegment(path, capacities);
+    try {
+      if (options.decided !== undefined) opened.decide(options.decided);
+    } catch (error) {
+      opened.close(true);
+      throw error;
+    }
+    return new Segment(path, opened, headerFlags(options), options.seed);
   }
 
   /** Opens a segment of this user. Throws an Error that says what is wrong with it, in one sentence. */
@@ -312,13 +324,15 @@ export class Segment {
 }
 
 /** What the header says of how the segment is used. */
-function headerFlags({ journal, record, recordAll, legacy, kernel }: CreateOptions): number {
+function headerFlags({ journal, record, recordAll, legacy, kernel, decided, portless }: CreateOptions): number {
   const asked = {
     headerJournal: journal || record,
     headerRecord: record,
     headerRecordAll: record && recordAll,
     headerLegacy: legacy,
     headerKernel: kernel,
+    headerDecided: decided !== undefined,
+    headerPortless: portless,
   };
   return Object.entries(asked).reduce((flags, [name, on]) => (on ? flags | (layout.constants[name] ?? 0) : flags), 0);
 }

@@ -263,7 +263,7 @@ describe("cut", () => {
     const cut = openRecording(part);
     expect([...cut.events()]).toEqual(events.slice(2).map((event) => ({ ...event, flow: 0 })));
     expect(cut.flow(0)).toEqual(flows[1]);
-    expect(cut.header).toEqual({ ...header, policies });
+    expect(cut.header).toEqual({ ...header, policies, partial: true });
     expect(cut.end).toEqual({ ...endFacts, events: 2, lost: 0 });
   });
 

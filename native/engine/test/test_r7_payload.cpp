@@ -159,7 +159,7 @@ TEST_CASE("a mutation carried out is counted and journaled with its call") {
   CHECK(events[0].unit == 1);
   CHECK(events[0].stage == static_cast<u8>(Stage::Payload));
   CHECK(events[0].verdict == static_cast<u8>(Verdict::Mutate));
-  CHECK(events[0].value == static_cast<u64>(MutationType::Truncate));
+  CHECK(events[0].value == static_cast<i64>(MutationType::Truncate));
 }
 
 TEST_CASE("none leaves the bytes, and so does a dry run of anything") {

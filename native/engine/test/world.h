@@ -41,9 +41,9 @@ inline constexpr FlowKind kResolver = {.role = Role::Resolver, .protocol = Proto
 
 class World {
  public:
-  explicit World(u32 events = 1 << 14) {
+  explicit World(u32 events = 1 << 14, u32 decided = 1) {
     Capacities capacities = {
-        .policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events, .histograms = 4 * kTimedFaults * kDirections};
+        .policies = 4, .bindings = 16, .processes = 16, .owners = 16, .flows = 256, .events = events, .histograms = 4 * kTimedFaults * kDirections, .decided = decided};
     u64 size = segment_size(capacities);
     memory_ = static_cast<u8*>(aligned_alloc(64, size));
     memset(memory_, 0, size);

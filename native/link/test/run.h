@@ -102,7 +102,7 @@ class Run {
     REQUIRE(mkdtemp(folder));
     folder_ = folder;
     path_ = folder_ + "/segment";
-    const Capacities capacities = {2, 64, 64, 64, 256, 64, 48};
+    const Capacities capacities = {2, 64, 64, 64, 256, 64, 48, 1};
     u64 size = segment_size(capacities);
     int fd = open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     REQUIRE(ftruncate(fd, static_cast<off_t>(size)) == 0);

@@ -13,14 +13,15 @@
 using namespace mishap;
 
 TEST_CASE("a fresh segment checks out, with every region of the capacity asked for") {
-  Image image({3, 64, 40, 100, 70, 65, 30});
+  Image image({3, 64, 40, 100, 70, 65, 30, 5});
   CHECK(image.checked() == AttachError::None);
   CHECK(image.segment.count.policies == 3);
   CHECK(image.segment.count.processes == 40);
   CHECK(image.segment.count.owners == 100);
   CHECK(image.segment.count.flows == 70);
   CHECK(image.segment.count.events == 65);
-  CHECK(reinterpret_cast<u8*>(image.segment.events + 65) <= image.bytes() + image.size);
+  CHECK(image.segment.count.decided == 5);
+  CHECK(reinterpret_cast<const u8*>(image.segment.decided + 5) <= image.bytes() + image.size);
 }
 
 TEST_CASE("each kind of damage is refused by its name") {
@@ -39,7 +40,7 @@ TEST_CASE("each kind of damage is refused by its name") {
       {"past the end", AttachError::BadRegion, [](Header* h) { h->regions[9].offset = h->total_size; }},
       {"offset that wraps", AttachError::BadRegion, [](Header* h) { h->regions[9].offset = ~u64{7}; }},
       {"no rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = 0; }},
-      {"one row too many", AttachError::BadRegion, [](Header* h) { h->regions[9].count++; }},
+      {"one row too many", AttachError::BadRegion, [](Header* h) { h->regions[10].count++; }},
       {"too many rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = ~0u; }},
       {"no histograms", AttachError::BadRegion, [](Header* h) { h->regions[8].count = 0; }},
       {"more policies than stats", AttachError::BadRegion, [](Header* h) { h->regions[7].count--; }},

@@ -9,7 +9,7 @@
 
 namespace mishap {
 
-constexpr Capacities kSmall = {2, 64, 64, 64, 64, 64, 48};
+constexpr Capacities kSmall = {2, 64, 64, 64, 64, 64, 48, 1};
 
 struct Image {
   explicit Image(const Capacities& capacities = kSmall)

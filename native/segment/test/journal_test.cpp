@@ -67,7 +67,7 @@ TEST_CASE("four writers and a reader lose nothing but what was counted, and keep
         Event event = {};
         event.key = w;
         event.unit = i;
-        event.value = i ^ w;
+        event.value = static_cast<i64>(i ^ w);
         push_event(image.segment, event);
       }
       running--;
@@ -79,7 +79,7 @@ TEST_CASE("four writers and a reader lose nothing but what was counted, and keep
     Event event;
     if (pop_event(image.segment, &event, &patience)) {
       read++;
-      wrong += event.key > 3 || event.unit <= last[event.key & 3] || event.value != (event.unit ^ event.key);
+      wrong += event.key > 3 || event.unit <= last[event.key & 3] || static_cast<u64>(event.value) != (event.unit ^ event.key);
       last[event.key & 3] = event.unit;
     } else if (finished) {
       break;

@@ -6,7 +6,16 @@ import { createRequire } from "node:module";
 
 const addon = createRequire(import.meta.url)("../../../build/Release/mishap.node");
 const [path, then] = process.argv.slice(2);
-const capacities = { policies: 1, bindings: 64, processes: 64, owners: 64, flows: 64, events: 64, histograms: 24 };
+const capacities = {
+  policies: 1,
+  bindings: 64,
+  processes: 64,
+  owners: 64,
+  flows: 64,
+  events: 64,
+  histograms: 24,
+  decided: 1,
+};
 const segment = new addon.NativeSegment(path, capacities);
 if (then !== "idle") segment.activate(0, 0, 1n);
 process.stdout.write("ready\n");

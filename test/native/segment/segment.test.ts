@@ -17,7 +17,16 @@ import { codec, layout, Segment, type StructValue } from "../../../src/segment/i
 import { kill9, soon, startOwner, useFolder } from "./support.js";
 
 const folder = useFolder();
-const small = { policies: 2, bindings: 64, processes: 64, owners: 64, flows: 256, events: 64, histograms: 24 };
+const small = {
+  policies: 2,
+  bindings: 64,
+  processes: 64,
+  owners: 64,
+  flows: 256,
+  events: 64,
+  histograms: 24,
+  decided: 1,
+};
 const create = () => Segment.create({ project: "demo", seed: 7n, directory: folder.path, capacities: small });
 
 function zeros(struct: string): StructValue {
@@ -40,6 +49,7 @@ describe("a segment", () => {
       flows: 16384,
       events: 1024,
       histograms: 256,
+      decided: 1,
     });
     expect(segment.shrunk).toBe(false);
     segment.close({ unlink: true });

@@ -79,7 +79,7 @@ describe("spawnTarget", () => {
     const path = join(folder, "stopping");
     const run = `
       const addon = require(${JSON.stringify(`${nativeFolder}mishap.node`)});
-      const capacities = { policies: 1, bindings: 64, processes: 64, owners: 64, flows: 64, events: 64, histograms: 24 };
+      const capacities = { policies: 1, bindings: 64, processes: 64, owners: 64, flows: 64, events: 64, histograms: 24, decided: 1 };
       const segment = new addon.NativeSegment(${JSON.stringify(path)}, capacities);
       segment.activate(0, 0, 1n);
       const pid = addon.spawnTarget("/bin/sh", ["sh", "-c", "kill -STOP $$; exit 4"], [], {}, (s) => process.exit(s >> 8));

@@ -53,6 +53,7 @@ export const eventOf = (given: Partial<RecordedEvent>): RecordedEvent => ({
   policy: 0,
   unit: 0,
   value: 0,
+  offset: 0,
   bytes: 100,
   at_ns: 0,
   ...given,
@@ -77,7 +78,11 @@ export const anyEvent: fc.Arbitrary<RecordedEvent> = fc.record({
   fault: fc.nat(16),
   policy: fc.nat(0xffff),
   unit: big,
-  value: big,
+  value: fc.oneof(
+    big,
+    big.map((each) => 0 - each),
+  ),
+  offset: fc.nat(0xffff),
   bytes: fc.nat(0xffffffff),
   at_ns: big,
 });

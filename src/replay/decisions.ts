@@ -1,0 +1,182 @@
+/**
+ * What is to happen in a run in place of chance: what a recording holds, or what a policy lists, as the columns of a
+ * recording, and packed for the segment. The engine's side is native/engine/decided.cpp.
+ */
+
+import type { Policy } from "../policy/index.js";
+import {
+  CONTINUE,
+  DIRECTIONS,
+  type EventColumns,
+  FAULT_WORDS,
+  type FlowIdentity,
+  flowKey,
+  newColumns,
+  OPS,
+  type Recording,
+  SKIPPED,
+  STAGES,
+  tellApartWithout,
+  VERDICTS,
+  withoutPassingPort,
+} from "../recording/index.js";
+import { codec } from "../segment/index.js";
+
+/** Decisions and whose they are. */
+export interface Decisions {
+  /** Where they come from, for people. */
+  readonly source: string;
+  readonly flows: readonly FlowIdentity[];
+  /** Decisions alone; `flow` is a place in {@link flows}. */
+  readonly events: EventColumns;
+  /** Every flow of the run is among `flows`, and nothing was decided but this. */
+  readonly whole: boolean;
+  /** Flows are known without the ports that pass: see src/recording/passing-ports.ts. */
+  readonly portless: boolean;
+  /** Where every op was recorded: the last unit that each flow's ops came to, by {@link opNumber}. */
+  readonly reached?: ReadonlyMap<number, number>;
+}
+
+const ENDING: ReadonlySet<number> = new Set(["session_budget", "half_open"].map((word) => FAULT_WORDS.indexOf(word)));
+/** What is carried out from the policy, by the clock, and hangs on no unit. */
+const BY_THE_CLOCK: ReadonlySet<number> = new Set(
+  ["rate", "connect_timeout", "recv_timeout"].map((word) => FAULT_WORDS.indexOf(word)),
+);
+
+/** Whether a decision ended its conversation, so that it is met again by every later call. */
+export function endsConversation(fault: number): boolean {
+  return ENDING.has(fault);
+}
+
+/** Whether a fault is carried out from the policy by the clock: a recording has no decision of it. */
+export function isByTheClock(fault: number): boolean {
+  return BY_THE_CLOCK.has(fault);
+}
+
+/** A flow's op in a number. */
+export function opNumber(flow: number, op: number): number {
+  return flow * 4 + op;
+}
+
+/** What a recording decided: each decision once, and of a conversation that ended its end. */
+export function decisionsOf(recording: Recording): Decisions {
+  const { header, end, lost, wholeness, path } = recording;
+  const gathered = new Gathered();
+  const flows = new Map<number, FlowIdentity>();
+  const reached = header?.record_all === true ? new Map<number, number>() : undefined;
+  for (const block of recording.blocks()) {
+    block.flows.forEach((flow, i) => {
+      flows.set(block.firstFlow + i, flow);
+    });
+    for (let i = 0; i < block.events.count; i++) {
+      if (reached !== undefined) noteReached(reached, block.events, i);
+      gathered.take(block.events, i);
+    }
+  }
+  const known = Array.from(
+    { length: flows.size === 0 ? 0 : Math.max(...flows.keys()) + 1 },
+    (_, i) => flows.get(i) ?? NOBODY,
+  );
+  const whole = header?.partial !== true && end !== undefined && lost === 0 && wholeness.damaged_bytes === 0;
+  const decided = { source: path, events: gathered.columns, whole, ...(reached !== undefined && { reached }) };
+  return { ...decided, ...recognisable(known) };
+}
+
+/** What a policy lists; undefined where it leaves it to chance. */
+export function decisionsOfPolicy({ fields }: Policy): Decisions | undefined {
+  if (fields.decisions === undefined) return undefined;
+  const gathered = new Gathered();
+  const numbers = new Map<string, number>();
+  for (const { flow, op, direction, stage, verdict, fault, unit, offset, value } of fields.decisions) {
+    const number = numbers.get(flow) ?? numbers.size;
+    numbers.set(flow, number);
+    gathered.add({
+      ...{ flow: number, unit, offset, value, policy: 0, bytes: 0, at_ns: 0 },
+      op: OPS.indexOf(op),
+      direction: DIRECTIONS.indexOf(direction),
+      stage: STAGES.indexOf(stage),
+      verdict: VERDICTS.indexOf(verdict),
+      fault: FAULT_WORDS.indexOf(fault),
+    });
+  }
+  const flows = [...numbers.keys()].map((words) => ({ key: flowKey(words), words }));
+  return { source: "the policy's decisions", events: gathered.columns, whole: false, ...recognisable(flows) };
+}
+
+/** As the contract's Decided, in the order they are in: the segment sorts them. */
+export function packDecisions({ flows, events }: Decisions): Uint8Array {
+  const { size, fields } = codec.struct("Decided");
+  const packed = Buffer.alloc(size * events.count);
+  const at = Object.fromEntries(fields.map(({ name, offset }) => [name, offset]));
+  const place = (name: string, i: number): number => size * i + (at[name] ?? 0);
+  for (let i = 0; i < events.count; i++) {
+    packed.writeBigUInt64LE(flows[events.flow[i] ?? 0]?.key ?? 0n, place("key", i));
+    packed.writeBigUInt64LE(BigInt(events.unit[i] ?? 0), place("unit", i));
+    packed.writeBigInt64LE(BigInt(events.value[i] ?? 0), place("value", i));
+    packed.writeUInt16LE(events.offset[i] ?? 0, place("offset", i));
+    for (const name of ["op", "direction", "stage", "verdict", "fault"] as const) {
+      packed.writeUInt8(events[name][i] ?? 0, place(name, i));
+    }
+  }
+  return packed;
+}
+
+/** Flows as the run will know them. */
+function recognisable(flows: readonly FlowIdentity[]): Pick<Decisions, "flows" | "portless"> {
+  const portless = tellApartWithout(flows.map(({ words }) => words));
+  if (!portless) return { flows, portless };
+  const known = flows.map(({ key, words }) => {
+    const without = withoutPassingPort(words);
+    return without === words ? { key, words } : { key: flowKey(without), words: without };
+  });
+  return { flows: known, portless };
+}
+
+/** A flow whose name is in a damaged part of a recording: none has this key but by accident. */
+const NOBODY: FlowIdentity = { key: 0n, words: "" };
+const UNIT_BYTES = 1448;
+
+function noteReached(reached: Map<number, number>, { flow, op, unit, bytes }: EventColumns, i: number): void {
+  const key = opNumber(flow[i] ?? 0, op[i] ?? 0);
+  const last = (unit[i] ?? 0) + Math.ceil((bytes[i] ?? 0) / UNIT_BYTES);
+  if (last > (reached.get(key) ?? -1)) reached.set(key, last);
+}
+
+/** Columns that grow. */
+class Gathered {
+  columns: EventColumns = newColumns(1024);
+  readonly #ended = new Set<number>();
+
+  /** An event, unless nothing was decided by it or what it says is known. */
+  take(from: EventColumns, at: number): void {
+    const verdict = from.verdict[at] ?? 0;
+    const fault = from.fault[at] ?? 0;
+    if (verdict === CONTINUE || verdict === SKIPPED || BY_THE_CLOCK.has(fault)) return;
+    if (ENDING.has(fault)) {
+      const key = opNumber(from.flow[at] ?? 0, from.op[at] ?? 0);
+      if (this.#ended.has(key)) return;
+      this.#ended.add(key);
+    }
+    this.#append((name) => from[name][at] ?? 0);
+  }
+
+  add(event: Readonly<Record<ColumnName, number>>): void {
+    this.#append((name) => event[name]);
+  }
+
+  #append(numberOf: (name: ColumnName) => number): void {
+    if (this.columns.count === this.columns.flow.length) this.#grow();
+    for (const name of COLUMN_NAMES) this.columns[name][this.columns.count] = numberOf(name);
+    this.columns.count++;
+  }
+
+  #grow(): void {
+    const larger = newColumns(2 * this.columns.flow.length);
+    for (const name of COLUMN_NAMES) larger[name].set(this.columns[name]);
+    larger.count = this.columns.count;
+    this.columns = larger;
+  }
+}
+
+type ColumnName = Exclude<keyof EventColumns, "count">;
+const COLUMN_NAMES = Object.keys(newColumns(0)).filter((name): name is ColumnName => name !== "count");
