@@ -1,10 +1,14 @@
-/** `mishap recording`: looks at recordings, compares them, and makes them of parts or of a journal. Runs nothing. */
+/**
+ * `mishap recording`: looks at recordings, compares them, and makes them of parts or of a journal. Only `shrink`, which has
+ * a file of its own, runs anything.
+ */
 
-import { statSync } from "node:fs";
 import type { Command } from "commander";
 import { nearest, PolicyError, parseDuration } from "../policy/index.js";
 import type { EventFilter, Recording } from "../recording/index.js";
 import { printError, UsageError } from "./errors.js";
+import { assertOut, cannotRead, open, printJson } from "./recordings.js";
+import * as shrink from "./shrink.js";
 
 const EXAMPLES = `
 Examples:
@@ -12,9 +16,10 @@ Examples:
   mishap recording show run.mishap --verdict drop --limit 20
   mishap recording diff before.mishap after.mishap
   mishap recording cut run.mishap --from 2s --to 3s --out part.mishap
+  mishap recording shrink run.mishap --check "npm test"
 
 Exit codes:
-  0; 1 for diff where the recordings differ; 2 bad usage, or a file that is no recording`;
+  0; 1 for diff where the recordings differ, and for shrink where there is nothing to shrink to; 2 bad usage, or a file that is no recording`;
 
 interface FilterFlags {
   readonly flow?: string;
@@ -53,7 +58,7 @@ interface Written extends Output {
 
 /** A right value of a flag. */
 export function exampleOf(flag: string): string | undefined {
-  return FLAG_EXAMPLES[flag];
+  return FLAG_EXAMPLES[flag] ?? shrink.FLAG_EXAMPLES[flag];
 }
 
 /** `mishap recording` alone says what it can do. */
@@ -65,8 +70,8 @@ export function prepareArguments(args: readonly string[]): string[] {
 export function define(program: Command): void {
   const recording = program
     .command("recording")
-    .summary("show, compare and cut recordings")
-    .description("Looks at recordings of runs (mishap run --record), whole or damaged. Runs nothing.")
+    .summary("show, compare, cut and shrink recordings")
+    .description("Looks at recordings of runs (mishap run --record), whole or damaged. Only shrink runs anything.")
     .addHelpText("after", EXAMPLES);
   withFilters(recording.command("show"))
     .summary("print events")
@@ -107,6 +112,7 @@ export function define(program: Command): void {
     .option("--out <file>", "the recording to write (part.mishap)")
     .option("--json", "say what was written as JSON")
     .action(importFrom);
+  shrink.define(recording);
 }
 
 function withFilters(command: Command): Command {
@@ -192,39 +198,6 @@ async function importFrom(file: string, { out, json }: Written): Promise<void> {
   }
 }
 
-/** A recording as far as it is whole; what is missing is said on stderr. */
-async function open(file: string): Promise<Recording> {
-  const { openRecording, RecordingError } = await import("../recording/index.js");
-  const { missingOf } = await import("../recording/text.js");
-  try {
-    const recording = openRecording(file);
-    for (const sentence of missingOf(recording)) printError(sentence);
-    return recording;
-  } catch (error) {
-    if (error instanceof RecordingError) throw new UsageError(error.message);
-    throw cannotRead(file, error);
-  }
-}
-
-/** The system's error about a file that was named, in a sentence. */
-function cannotRead(file: string, error: unknown): unknown {
-  const code = error instanceof Error && "code" in error ? error.code : undefined;
-  if (code === "ENOENT") return new UsageError(`${file}: there is no such file`);
-  if (code === "EACCES") return new UsageError(`${file}: may not be read or written by this user`);
-  return error;
-}
-
-/** There is a file to write, and it is not the one that is read. */
-function assertOut(out: string | undefined, file: string): asserts out is string {
-  if (out === undefined) {
-    throw new UsageError("--out: is missing; name the recording to write, such as --out part.mishap");
-  }
-  const [from, to] = [file, out].map((path) => statSync(path, { throwIfNoEntry: false }));
-  if (from !== undefined && from.ino === to?.ino && from.dev === to.dev) {
-    throw new UsageError(`--out ${out}: is the file that is read; name another, such as --out part.mishap`);
-  }
-}
-
 async function filterOf(flags: FilterFlags, recording: Recording): Promise<EventFilter> {
   const { FAULT_WORDS, STAGES, VERDICTS } = await import("../recording/index.js");
   const { flow, stage, verdict, fault, policy, from, to } = flags;
@@ -274,10 +247,6 @@ function countOf(written: string | undefined): number {
     throw new UsageError(`--limit ${written}: must be a whole number of 1 or more, such as --limit 20`);
   }
   return Number(written);
-}
-
-function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
 /** Lines for stdout, as fast as they are read there. */

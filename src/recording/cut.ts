@@ -2,6 +2,7 @@
 
 import { BlockBuilder, type EventColumns } from "./events.js";
 import { type EventFilter, selection } from "./filter.js";
+import type { RecordingHeader } from "./format.js";
 import { isGap, type Recording, RecordingError } from "./reader.js";
 import { RecordingWriter } from "./writer.js";
 
@@ -13,18 +14,35 @@ export interface Cut {
   readonly lost: number;
 }
 
+/** Whether the event at a place of a block is meant. Asked once for every event, in the order of the file. */
+export type IsMeant = (events: EventColumns, at: number) => boolean;
+
 /**
  * Writes the events meant, with the recording's header, its gaps, and its end where it is whole: a part of what is not
  * whole has no end either. Rejects with a {@link RecordingError} where no header is whole.
  */
-export async function cut(recording: Recording, to: string, filter: EventFilter): Promise<Cut> {
+export function cut(recording: Recording, to: string, filter: EventFilter): Promise<Cut> {
+  return writePart(recording, to, (header) => header, selection(recording, filter));
+}
+
+/** As {@link cut}, with the events that are meant by another rule, and another header. */
+export async function writePart(
+  recording: Recording,
+  to: string,
+  headerOf: (header: RecordingHeader) => RecordingHeader,
+  isMeant: IsMeant,
+): Promise<Cut> {
   const { header, end, wholeness } = recording;
   if (header === undefined) {
     throw new RecordingError(`${recording.path}: its header is not whole, and a part of it would have none either`);
   }
-  const writer = await RecordingWriter.create(to, { ...header, partial: true });
+  const writer = await RecordingWriter.create(to, {
+    ...headerOf(header),
+    partial: true,
+    ...(!recording.portless && { keep_ports: true }),
+  });
   try {
-    const made = await copy(recording, writer, filter);
+    const made = await copy(recording, writer, isMeant);
     if (end !== undefined && wholeness.damaged_bytes === 0) await writer.end(end);
     return made;
   } finally {
@@ -32,8 +50,7 @@ export async function cut(recording: Recording, to: string, filter: EventFilter)
   }
 }
 
-async function copy(recording: Recording, writer: RecordingWriter, filter: EventFilter): Promise<Cut> {
-  const isMeant = selection(recording, filter);
+async function copy(recording: Recording, writer: RecordingWriter, isMeant: IsMeant): Promise<Cut> {
   const builder = new BlockBuilder();
   let [events, lost] = [0, 0];
   for (const part of recording.parts()) {

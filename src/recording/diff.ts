@@ -5,7 +5,7 @@
 
 import { FAULTS } from "../policy/contract.js";
 import { eventAt, placeNumber, type RecordedEvent } from "./events.js";
-import { withoutPassingPort } from "./passing-ports.js";
+import { tellApartWithout, withoutPassingPort } from "./passing-ports.js";
 import type { Recording } from "./reader.js";
 import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
 
@@ -80,7 +80,7 @@ export function diffOf(a: Recording, b: Recording): RecordingDiff {
 function sameFlows(known: readonly string[]): (words: string) => string {
   const exact = new Set(known);
   const passing = new Map<string, string>();
-  if (new Set(known.map(withoutPassingPort)).size === exact.size) {
+  if (tellApartWithout(known)) {
     for (const words of known) passing.set(withoutPassingPort(words), words);
   }
   return (words) => (exact.has(words) ? words : (passing.get(withoutPassingPort(words)) ?? words));

@@ -48,6 +48,7 @@ const header = z.object({
   record_all: z.boolean(),
   setpriority: z.boolean(),
   partial: z.boolean().optional(),
+  keep_ports: z.boolean().optional(),
 });
 
 const gap = z.object({ lost: count });

@@ -18,7 +18,7 @@ export { type EventFilter, selection } from "./filter.js";
 export { FORMAT_VERSION, type RecordingEnd, type RecordingGap, type RecordingHeader } from "./format.js";
 export { type Imported, importLines } from "./import.js";
 export { flowKey } from "./key.js";
-export { tellApartWithout, withoutPassingPort } from "./passing-ports.js";
+export { withoutPassingPort } from "./passing-ports.js";
 export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
 export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
 export { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, SKIPPED, STAGES, VERDICTS, wordFor } from "./words.js";

@@ -23,6 +23,7 @@ import {
   type RecordingHeader,
   versionOf,
 } from "./format.js";
+import { tellApartWithout } from "./passing-ports.js";
 
 /** How much of a file is a recording. */
 export interface Wholeness {
@@ -116,6 +117,20 @@ export class Recording {
     } finally {
       file.close();
     }
+  }
+
+  /** Every flow in words, those without a name left out. */
+  flowNames(): string[] {
+    for (const _ of this.blocks()); // blocks name their flows
+    return [...this.#flows.values()].map(({ words }) => words).filter((words) => words !== "");
+  }
+
+  /**
+   * Whether its flows are told apart without the ports that pass, so that a replay may know them without; a part says
+   * what the whole found.
+   */
+  get portless(): boolean {
+    return this.header?.keep_ports !== true && tellApartWithout(this.flowNames());
   }
 
   /** Blocks of events by column, without an object an event. */

@@ -16,7 +16,6 @@ import {
   type Recording,
   SKIPPED,
   STAGES,
-  tellApartWithout,
   VERDICTS,
   withoutPassingPort,
 } from "../recording/index.js";
@@ -78,8 +77,11 @@ export function decisionsOf(recording: Recording): Decisions {
     (_, i) => flows.get(i) ?? NOBODY,
   );
   const whole = header?.partial !== true && end !== undefined && lost === 0 && wholeness.damaged_bytes === 0;
-  const decided = { source: path, events: gathered.columns, whole, ...(reached !== undefined && { reached }) };
-  return { ...decided, ...recognisable(known) };
+  const { portless } = recording;
+  return {
+    ...{ source: path, events: gathered.columns, whole, ...(reached !== undefined && { reached }) },
+    ...{ portless, flows: portless ? known.map(withoutPort) : known },
+  };
 }
 
 /** What a policy lists; undefined where it leaves it to chance. */
@@ -100,7 +102,8 @@ export function decisionsOfPolicy({ fields }: Policy): Decisions | undefined {
     });
   }
   const flows = [...numbers.keys()].map((words) => ({ key: flowKey(words), words }));
-  return { source: "the policy's decisions", events: gathered.columns, whole: false, ...recognisable(flows) };
+  const portless = flows.some(({ words }) => words.includes(":*#"));
+  return { source: "the policy's decisions", events: gathered.columns, whole: false, portless, flows };
 }
 
 /** As the contract's Decided, in the order they are in: the segment sorts them. */
@@ -121,15 +124,9 @@ export function packDecisions({ flows, events }: Decisions): Uint8Array {
   return packed;
 }
 
-/** Flows as the run will know them. */
-function recognisable(flows: readonly FlowIdentity[]): Pick<Decisions, "flows" | "portless"> {
-  const portless = tellApartWithout(flows.map(({ words }) => words));
-  if (!portless) return { flows, portless };
-  const known = flows.map(({ key, words }) => {
-    const without = withoutPassingPort(words);
-    return without === words ? { key, words } : { key: flowKey(without), words: without };
-  });
-  return { flows: known, portless };
+function withoutPort(flow: FlowIdentity): FlowIdentity {
+  const words = withoutPassingPort(flow.words);
+  return words === flow.words ? flow : { key: flowKey(words), words };
 }
 
 /** A flow whose name is in a damaged part of a recording: none has this key but by accident. */

@@ -108,7 +108,7 @@ describe("completion for bash", () => {
     expect(completeInBash("policy", "s")).toEqual(["show", "schema"]);
     expect(completeInBash("policy", "check", "")).toEqual([]); // which leaves it to bash: files
     expect(completeInBash("policy", "list", "--j")).toEqual(["--json"]);
-    expect(completeInBash("recording", "s")).toEqual(["show", "stats"]);
+    expect(completeInBash("recording", "s")).toEqual(["show", "stats", "shrink"]);
     expect(completeInBash("recording", "cut", "--f")).toEqual(["--flow", "--fault", "--from"]);
   });
 
