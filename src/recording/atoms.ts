@@ -3,12 +3,21 @@
  * any. A subset of these is a recording of its own.
  */
 
-import { FAULTS } from "../policy/contract.js";
 import { type Cut, writePart } from "./cut.js";
 import type { EventColumns } from "./events.js";
 import type { RecordingHeader } from "./format.js";
 import type { Recording } from "./reader.js";
-import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+import {
+  CONTINUE,
+  DIRECTIONS,
+  endsConversation,
+  FAULT_WORDS,
+  isByTheClock,
+  OPS,
+  SKIPPED,
+  STAGES,
+  wordFor,
+} from "./words.js";
 
 /** One fault of a recording: it is there whole or not at all. */
 export interface Atom {
@@ -53,12 +62,6 @@ export interface Atoms {
   readonly unknown: number;
 }
 
-const SKIPPED = VERDICTS.indexOf("skipped");
-/** These hang on {@link FIELDS}. */
-const OF_FIELDS: ReadonlySet<number> = new Set([FAULTS.rate, FAULTS.connect_timeout, FAULTS.recv_timeout]);
-/** With these a conversation has ended, and every further op of it says so again. */
-const ENDINGS: ReadonlySet<number> = new Set([FAULTS.session_budget, FAULTS.half_open]);
-
 /** Finds the faults of a recording. */
 export function atomsOf(recording: Recording): Atoms {
   const all: Atom[] = fieldAtoms(recording.header);
@@ -82,13 +85,13 @@ export function atomsOf(recording: Recording): Atoms {
 }
 
 function isFault({ verdict, fault }: EventColumns, at: number): boolean {
-  return verdict[at] !== CONTINUE && verdict[at] !== SKIPPED && !OF_FIELDS.has(fault[at] ?? 0);
+  return verdict[at] !== CONTINUE && verdict[at] !== SKIPPED && !isByTheClock(fault[at] ?? 0);
 }
 
 function eventAtom(recording: Recording, events: EventColumns, at: number, first: number): Atom {
   const flow = recording.flowWords(events.flow[at] ?? 0);
   const fault = wordFor(FAULT_WORDS, events.fault[at] ?? 0);
-  const place = ENDINGS.has(events.fault[at] ?? 0)
+  const place = endsConversation(events.fault[at] ?? 0)
     ? []
     : [wordFor(STAGES, events.stage[at] ?? 0), `#${events.unit[at] ?? 0}`];
   const side = [wordFor(DIRECTIONS, events.direction[at] ?? 0), wordFor(OPS, events.op[at] ?? 0)];

@@ -21,5 +21,16 @@ export { flowKey } from "./key.js";
 export { withoutPassingPort } from "./passing-ports.js";
 export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
 export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
-export { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, SKIPPED, STAGES, VERDICTS, wordFor } from "./words.js";
+export {
+  CONTINUE,
+  DIRECTIONS,
+  endsConversation,
+  FAULT_WORDS,
+  isByTheClock,
+  OPS,
+  SKIPPED,
+  STAGES,
+  VERDICTS,
+  wordFor,
+} from "./words.js";
 export { type EndFacts, RecordingWriter } from "./writer.js";

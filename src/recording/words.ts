@@ -16,6 +16,19 @@ export const CONTINUE = VERDICTS.indexOf("continue");
 /** The verdict of an op that a schedule, or the other end, kept from all stages. */
 export const SKIPPED = VERDICTS.indexOf("skipped");
 
+const ENDING: ReadonlySet<number> = new Set([FAULTS.session_budget, FAULTS.half_open]);
+const BY_THE_CLOCK: ReadonlySet<number> = new Set([FAULTS.rate, FAULTS.connect_timeout, FAULTS.recv_timeout]);
+
+/** Whether a decision for this fault ended its conversation, so that every later op of it says so again. */
+export function endsConversation(fault: number): boolean {
+  return ENDING.has(fault);
+}
+
+/** Whether a fault is carried out from the policy, by the clock: what a recording has of it is no decision about a unit. */
+export function isByTheClock(fault: number): boolean {
+  return BY_THE_CLOCK.has(fault);
+}
+
 /** The word of a number; the number itself where a later version of mishap gave it one. */
 export function wordFor(words: readonly string[], number: number): string {
   return words[number] ?? String(number);

@@ -8,9 +8,11 @@ import {
   CONTINUE,
   DIRECTIONS,
   type EventColumns,
+  endsConversation,
   FAULT_WORDS,
   type FlowIdentity,
   flowKey,
+  isByTheClock,
   newColumns,
   OPS,
   type Recording,
@@ -34,22 +36,6 @@ export interface Decisions {
   readonly portless: boolean;
   /** Where every op was recorded: the last unit that each flow's ops came to, by {@link opNumber}. */
   readonly reached?: ReadonlyMap<number, number>;
-}
-
-const ENDING: ReadonlySet<number> = new Set(["session_budget", "half_open"].map((word) => FAULT_WORDS.indexOf(word)));
-/** What is carried out from the policy, by the clock, and hangs on no unit. */
-const BY_THE_CLOCK: ReadonlySet<number> = new Set(
-  ["rate", "connect_timeout", "recv_timeout"].map((word) => FAULT_WORDS.indexOf(word)),
-);
-
-/** Whether a decision ended its conversation, so that it is met again by every later call. */
-export function endsConversation(fault: number): boolean {
-  return ENDING.has(fault);
-}
-
-/** Whether a fault is carried out from the policy by the clock: a recording has no decision of it. */
-export function isByTheClock(fault: number): boolean {
-  return BY_THE_CLOCK.has(fault);
 }
 
 /** A flow's op in a number. */
@@ -148,8 +134,8 @@ class Gathered {
   take(from: EventColumns, at: number): void {
     const verdict = from.verdict[at] ?? 0;
     const fault = from.fault[at] ?? 0;
-    if (verdict === CONTINUE || verdict === SKIPPED || BY_THE_CLOCK.has(fault)) return;
-    if (ENDING.has(fault)) {
+    if (verdict === CONTINUE || verdict === SKIPPED || isByTheClock(fault)) return;
+    if (endsConversation(fault)) {
       const key = opNumber(from.flow[at] ?? 0, from.op[at] ?? 0);
       if (this.#ended.has(key)) return;
       this.#ended.add(key);

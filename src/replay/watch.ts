@@ -4,16 +4,27 @@
  * clocks do.
  */
 
-import { CONTINUE, DIRECTIONS, eventAt, OPS, outcomeOf, placeNumber, SKIPPED, wordFor } from "../recording/index.js";
+import {
+  CONTINUE,
+  DIRECTIONS,
+  endsConversation,
+  eventAt,
+  isByTheClock,
+  OPS,
+  outcomeOf,
+  placeNumber,
+  SKIPPED,
+  wordFor,
+} from "../recording/index.js";
 import { outcomeText } from "../recording/text.js";
 import type { Divergence, Replay } from "../report/schema.js";
 import { AT, EVENT_BYTES, FLOW_OPENED, signedAt, textAt, wideAt } from "../segment/index.js";
-import { type Decisions, endsConversation, isByTheClock, opNumber } from "./decisions.js";
+import { type Decisions, opNumber } from "./decisions.js";
 
 interface FlowState {
   readonly number: number;
   opened: boolean;
-  /** Decisions by {@link placeOf}; those of one place in a list of their own. */
+  /** Decisions by {@link placeOf}. */
   readonly places: Map<number, number>;
 }
 

@@ -1,4 +1,4 @@
-# A flaky client: of eight requests, each on a connection of its own, it survives whatever happens, but for one thing: when the
+# A flaky client: of six requests, each on a connection of its own, it survives whatever happens, but for one thing: when the
 # third response was slow and the fifth connection reset, it exits with 4. `flaky.py PORT`
 import socket
 import sys
@@ -7,7 +7,7 @@ import time
 SLOW_SECONDS = 0.15
 
 slow, reset = set(), set()
-for number in range(1, 9):
+for number in range(1, 7):
     try:
         with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
             connection.sendall(b"request %d" % number)
