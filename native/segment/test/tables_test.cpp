@@ -44,7 +44,7 @@ TEST_CASE("a full table is counted, not overrun") {
 }
 
 TEST_CASE("an idle slot is taken over, and what it counted is folded into its policy's stats") {
-  Image image({2, 64, 64, 64, 1, 64, 1});  // one slot, so that the next flow must take it
+  Image image({2, 64, 64, 64, 1, 64, 1, 1});  // one slot, so that the next flow must take it
   bool fresh;
   Flow* flow = open_flow(image.segment, opening_of(1), &fresh);
   REQUIRE(flow != nullptr);
@@ -75,7 +75,7 @@ TEST_CASE("an idle slot is taken over, and what it counted is folded into its po
 TEST_CASE("threads that open the same flow at the same moment share one slot") {
   constexpr u64 kFlows = 3000;
   constexpr u32 kThreads = 3;
-  Image image({1, 64, 64, 64, 8192, 64, 1});
+  Image image({1, 64, 64, 64, 8192, 64, 1, 1});
   std::atomic<u64> arrived{0};
   std::atomic<u32> different{0};
   std::vector<std::atomic<Flow*>> first(kFlows + 1);
@@ -207,7 +207,7 @@ TEST_CASE("a thread's binding wins over its process's, and that over the project
 }
 
 TEST_CASE("bindings that ended, and those of processes that died, make room; a full table is counted") {
-  Image image({2, 4, 64, 64, 64, 64, 1});
+  Image image({2, 4, 64, 64, 64, 64, 1, 1});
   REQUIRE(publish_row(image.segment, 0, {}, nullptr, 0));
   const u64 process = process_key(getpid(), 1);
   for (i32 tid : {1, 2, 3, 4}) REQUIRE(bind(image.segment, {process, tid}, 0));
@@ -217,7 +217,7 @@ TEST_CASE("bindings that ended, and those of processes that died, make room; a f
   CHECK(bind(image.segment, {process, 5}, 0));
   CHECK(bound_policy(image.segment, {process, 5}) == 0);
 
-  Image left({2, 1, 64, 64, 64, 64, 1});
+  Image left({2, 1, 64, 64, 64, 64, 1, 1});
   REQUIRE(publish_row(left.segment, 0, {}, nullptr, 0));
   const pid_t child = fork();
   if (child == 0) _exit(0);
@@ -227,7 +227,7 @@ TEST_CASE("bindings that ended, and those of processes that died, make room; a f
 }
 
 TEST_CASE("threads that bind at once each get what they asked for") {
-  Image image({2, 256, 64, 64, 64, 64, 1});
+  Image image({2, 256, 64, 64, 64, 64, 1, 1});
   REQUIRE(publish_row(image.segment, 0, {}, nullptr, 0));
   REQUIRE(publish_row(image.segment, 1, {}, nullptr, 0));
   const u64 process = process_key(getpid(), 1);
@@ -245,7 +245,7 @@ TEST_CASE("threads that bind at once each get what they asked for") {
 }
 
 TEST_CASE("a slot is held by one process, given back, and then held again with what its last policy did counted apart") {
-  Image image({3, 64, 64, 64, 64, 64, 48});
+  Image image({3, 64, 64, 64, 64, 64, 48, 1});
   const u64 here = process_key(getpid(), 1), other = process_key(getppid(), 1);
   CHECK(claim_policy(image.segment, here, 1) == 1);
   image.segment.rows[1].holder = here;
@@ -311,7 +311,7 @@ TEST_CASE("a socket bound by name is found by whoever opens its flow, and an ope
 }
 
 TEST_CASE("in a full table, processes that were killed make room for new ones") {
-  Image image({1, 64, 1, 64, 64, 64, 1});
+  Image image({1, 64, 1, 64, 64, 64, 1, 1});
   const pid_t child = fork();
   if (child == 0) pause();
   CHECK(register_process(image.segment, child, 1, "0.1", "program", 0) != nullptr);
