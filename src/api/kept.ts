@@ -1,4 +1,7 @@
-/** What a run keeps of its decisions: a journal, a recording, both or neither, fed by the one reader of the ring. */
+/**
+ * What becomes of a run's decisions: a journal, a recording, and in a replay what holds them against those made
+ * beforehand; all fed by the one reader of the ring.
+ */
 
 import type { Decisions } from "../replay/decisions.js";
 import { ReplayWatch } from "../replay/watch.js";

@@ -19,6 +19,8 @@ import { printError, printToStderr, UsageError } from "./errors.js";
 const RUN_GROUP = "The run:";
 const COMMAND_EXAMPLE = "mishap run --latency 100ms -- curl -s https://example.com";
 
+const NEEDS_PROGRAM = `run needs a program to start, such as ${COMMAND_EXAMPLE}`;
+
 interface RunFlag {
   readonly flags: string;
   readonly help: string;
@@ -127,15 +129,16 @@ async function execute(
 ): Promise<number> {
   const flags = policyOf(command, values);
   const durationNs = durationOf(values.duration);
-  const replayed = await replayedBy(values, flags);
-  const words = given.length > 0 || replayed === undefined ? given : replayed.command;
-  const [name] = words;
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
-  if (name === undefined) throw new UsageError(`run needs a program to start, such as ${COMMAND_EXAMPLE}`);
   if (values.recordAll === true && values.record === undefined) {
     throw new UsageError("--record-all: says how much is recorded, and --record run.mishap where");
   }
+  if (given.length === 0 && values.replay === undefined) throw new UsageError(NEEDS_PROGRAM);
   const kernel = await leaveRoot(values);
+  const replayed = await replayedBy(values, flags);
+  const words = given.length > 0 || replayed === undefined ? given : replayed.command;
+  const [name] = words;
+  if (name === undefined) throw new UsageError(NEEDS_PROGRAM);
   const policy = replayed?.policies ?? (await askedFor(flags, values));
 
   const { describeUnreachable, findProgram } = await import("../api/program.js");
@@ -214,10 +217,8 @@ async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Poli
   } catch (error) {
     const { RecordingError } = await import("../recording/index.js");
     if (error instanceof RecordingError || error instanceof PolicyError) throw new UsageError(error.message);
-    const code = error instanceof Error && "code" in error ? error.code : undefined;
-    if (code === "ENOENT") throw new UsageError(`--replay ${values.replay}: there is no such file`);
-    if (code === "EACCES") throw new UsageError(`--replay ${values.replay}: may not be read by this user`);
-    throw error;
+    const { cannotRead } = await import("./recordings.js");
+    throw cannotRead(values.replay, error);
   }
 }
 

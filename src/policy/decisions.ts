@@ -73,5 +73,5 @@ export const decisions = z
     example: "[]",
     valueName: "list",
     json: {},
-    rule: "in a file, and of the run's own policy alone, which has to ask for the faults",
+    rule: "in a file, of the run's own policy alone, as it is at the start; it has to ask for the faults",
   });

@@ -3,6 +3,7 @@
  * recording, and packed for the segment. The engine's side is native/engine/decided.cpp.
  */
 
+import { STREAM_UNIT_BYTES } from "../policy/contract.js";
 import type { Policy } from "../policy/index.js";
 import {
   CONTINUE,
@@ -47,21 +48,20 @@ export function opNumber(flow: number, op: number): number {
 export function decisionsOf(recording: Recording): Decisions {
   const { header, end, lost, wholeness, path } = recording;
   const gathered = new Gathered();
-  const flows = new Map<number, FlowIdentity>();
+  const known: FlowIdentity[] = [];
+  const places = new Map<number, number>(); // by the recording's number; a flow that it does not name is met by nobody
   const reached = header?.record_all === true ? new Map<number, number>() : undefined;
   for (const block of recording.blocks()) {
     block.flows.forEach((flow, i) => {
-      flows.set(block.firstFlow + i, flow);
+      places.set(block.firstFlow + i, known.push(flow) - 1);
     });
     for (let i = 0; i < block.events.count; i++) {
-      if (reached !== undefined) noteReached(reached, block.events, i);
-      gathered.take(block.events, i);
+      const flow = places.get(block.events.flow[i] ?? 0);
+      if (flow === undefined) continue;
+      if (reached !== undefined) noteReached(reached, flow, block.events, i);
+      gathered.take(flow, block.events, i);
     }
   }
-  const known = Array.from(
-    { length: flows.size === 0 ? 0 : Math.max(...flows.keys()) + 1 },
-    (_, i) => flows.get(i) ?? NOBODY,
-  );
   const whole = header?.partial !== true && end !== undefined && lost === 0 && wholeness.damaged_bytes === 0;
   const { portless } = recording;
   return {
@@ -115,13 +115,9 @@ function withoutPort(flow: FlowIdentity): FlowIdentity {
   return words === flow.words ? flow : { key: flowKey(words), words };
 }
 
-/** A flow whose name is in a damaged part of a recording: none has this key but by accident. */
-const NOBODY: FlowIdentity = { key: 0n, words: "" };
-const UNIT_BYTES = 1448;
-
-function noteReached(reached: Map<number, number>, { flow, op, unit, bytes }: EventColumns, i: number): void {
-  const key = opNumber(flow[i] ?? 0, op[i] ?? 0);
-  const last = (unit[i] ?? 0) + Math.ceil((bytes[i] ?? 0) / UNIT_BYTES);
+function noteReached(reached: Map<number, number>, flow: number, { op, unit, bytes }: EventColumns, i: number): void {
+  const key = opNumber(flow, op[i] ?? 0);
+  const last = (unit[i] ?? 0) + Math.ceil((bytes[i] ?? 0) / STREAM_UNIT_BYTES);
   if (last > (reached.get(key) ?? -1)) reached.set(key, last);
 }
 
@@ -131,16 +127,16 @@ class Gathered {
   readonly #ended = new Set<number>();
 
   /** An event, unless nothing was decided by it or what it says is known. */
-  take(from: EventColumns, at: number): void {
+  take(flow: number, from: EventColumns, at: number): void {
     const verdict = from.verdict[at] ?? 0;
     const fault = from.fault[at] ?? 0;
     if (verdict === CONTINUE || verdict === SKIPPED || isByTheClock(fault)) return;
     if (endsConversation(fault)) {
-      const key = opNumber(from.flow[at] ?? 0, from.op[at] ?? 0);
+      const key = opNumber(flow, from.op[at] ?? 0);
       if (this.#ended.has(key)) return;
       this.#ended.add(key);
     }
-    this.#append((name) => from[name][at] ?? 0);
+    this.#append((name) => (name === "flow" ? flow : (from[name][at] ?? 0)));
   }
 
   add(event: Readonly<Record<ColumnName, number>>): void {

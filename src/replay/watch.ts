@@ -149,8 +149,8 @@ export class ReplayWatch {
 
   /** What the recording has in a flow's place: none, or the one that differs in nothing but its port. */
   #likeOf(words: string): string {
-    const shape = withoutPort(words);
-    const like = this.#decisions.flows.find((flow) => withoutPort(flow.words) === shape);
+    const shape = withAnyPort(words);
+    const like = this.#decisions.flows.find((flow) => withAnyPort(flow.words) === shape);
     if (like === undefined) return "no such flow";
     return `no such flow, but ${like.words}: a flow is known by its peer's port too`;
   }
@@ -169,7 +169,7 @@ function placeOf(event: SeenEvent): number {
 }
 
 /** A peer without its port: `tcp:127.0.0.1:*#1@0`. */
-function withoutPort(words: string): string {
+function withAnyPort(words: string): string {
   return words.replace(/:\d+#/, ":*#");
 }
 
