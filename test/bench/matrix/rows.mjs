@@ -231,7 +231,10 @@ async function measureServer(row, stage, plan) {
 
 // ---- a client under mishap ----
 
-/** A program of ours, or curl: prints each request's time; the first ones of each connection warm up. */
+/**
+ * A program of ours, or curl: prints each request's time; the first ones of each connection warm up. Connections that started
+ * together would go on meeting in the program, as often as chance had it: theirs are spread over a period, bare and under fault.
+ */
 const readRounds = (said) => JSON.parse(said).map(([nth, ms]) => [0, nth < WARM_UP ? null : ms]);
 const readCurl = (said) =>
   said
@@ -242,7 +245,7 @@ const urls = (port, plan) => Array.from({ length: plan.requests + WARM_UP }, (_,
 const rounds = (...command) => ({
   command: (port, plan) => [
     ...command,
-    ...[`http://127.0.0.1:${port}/`, `${plan.connections}`, `${plan.requests + WARM_UP}`],
+    ...[`http://127.0.0.1:${port}/`, `${plan.connections}`, `${plan.requests + WARM_UP}`, `${plan.periodMs}`],
   ],
   readSamples: readRounds,
 });

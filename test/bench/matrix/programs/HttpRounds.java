@@ -1,5 +1,5 @@
-// Java's HttpClient, which waits in a selector, on several connections at once: URL CONNECTIONS REQUESTS. Prints how long
-// each request took, in ms.
+// Java's HttpClient, which waits in a selector, on several connections at once, spread over a period: URL CONNECTIONS
+// REQUESTS PERIOD_MS. Prints how long each request took, in ms.
 import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
@@ -13,10 +13,12 @@ public final class HttpRounds {
     HttpRequest request = HttpRequest.newBuilder(URI.create(args[0])).build();
     List<String> took = new ArrayList<>();
     List<Thread> threads = new ArrayList<>();
-    for (int connection = 0; connection < Integer.parseInt(args[1]); connection++) {
+    int connections = Integer.parseInt(args[1]);
+    for (int connection = 0; connection < connections; connection++) {
       Thread thread = new Thread(() -> converse(client, request, Integer.parseInt(args[2]), took));
       thread.start();
       threads.add(thread);
+      Thread.sleep(Math.round(Double.parseDouble(args[3]) / connections));
     }
     for (Thread thread : threads) thread.join();
     System.out.println("[" + String.join(",", took) + "]");

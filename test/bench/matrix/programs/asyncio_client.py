@@ -1,4 +1,5 @@
-"""asyncio streams on several connections at once: URL CONNECTIONS REQUESTS. Prints each request's ms."""
+"""asyncio streams on several connections at once, spread over a period: URL CONNECTIONS REQUESTS PERIOD_MS. Prints each
+request's ms."""
 
 import asyncio
 import json
@@ -10,7 +11,8 @@ url = urlsplit(sys.argv[1])
 took = []
 
 
-async def converse():
+async def converse(nth):
+    await asyncio.sleep(nth * float(sys.argv[4]) / 1000 / int(sys.argv[2]))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     for i in range(int(sys.argv[3])):
         start = time.perf_counter()
@@ -22,7 +24,7 @@ async def converse():
 
 
 async def main():
-    await asyncio.gather(*(converse() for _ in range(int(sys.argv[2]))))
+    await asyncio.gather(*(converse(nth) for nth in range(int(sys.argv[2]))))
 
 
 asyncio.run(main())

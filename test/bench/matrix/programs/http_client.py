@@ -1,4 +1,4 @@
-"""http.client, which blocks in its calls, on one connection: URL CONNECTIONS REQUESTS. Prints each request's ms."""
+"""http.client, which blocks in its calls, on one connection: URL CONNECTIONS REQUESTS PERIOD_MS. Prints each request's ms."""
 
 import http.client
 import json
