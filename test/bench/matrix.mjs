@@ -40,13 +40,13 @@ function stolenMs() {
   return Number(steal) * 10;
 }
 
-/** One row measured once. */
-async function measured(row, flags, roundTripMs) {
+/** One row measured once, for the asked seconds `times` over. */
+async function measured(row, flags, roundTripMs, times) {
   const stolenBeforeMs = stolenMs();
   const stage = new Stage(flags);
   try {
     const periodMs = row.trips * roundTripMs;
-    const requests = Math.max(5, Math.round((seconds * 1000) / periodMs));
+    const requests = Math.max(5, Math.round((times * seconds * 1000) / periodMs));
     const thinkMs = flags === undefined ? periodMs : 0;
     const plan = { connections: row.connections, requests, periodMs, thinkMs };
     const { subject, samples, doneAtMs, heldMs, gaps, lost, why, says } = await row.measure(row, stage, plan);
@@ -133,14 +133,14 @@ function verdictOn(row, way, bare, seen) {
 }
 
 /** Measures a row, and its control unless that was done already. */
-async function judged(row, way, controls) {
+async function judged(row, way, controls, times) {
   const { flags, roundTripMs } = WAYS[way];
   try {
-    if (!controls.has(roundTripMs)) controls.set(roundTripMs, measured(row, undefined, roundTripMs));
+    if (!controls.has(roundTripMs)) controls.set(roundTripMs, measured(row, undefined, roundTripMs, times));
     const bare = controls.get(roundTripMs);
     // Side by side the two disturb each other, which only a quick look can afford.
     if (!quick) await bare;
-    const both = await Promise.allSettled([bare, measured(row, flags, roundTripMs)]);
+    const both = await Promise.allSettled([bare, measured(row, flags, roundTripMs, times)]);
     for (const { reason } of both) if (reason !== undefined) throw reason;
     return verdictOn(row, way, both[0].value, both[1].value);
   } catch (error) {
@@ -157,39 +157,36 @@ const STOLEN_MS = 20;
 const MOST_DISTURBED = 3;
 
 /** A row measured while the host left us our processors, as far as it ever does: else it is the host that was measured. */
-async function undisturbed(row, way, controls) {
-  let verdict = await judged(row, way, controls);
+async function undisturbed(row, way, controls, times = 1) {
+  let verdict = await judged(row, way, controls, times);
   for (let more = 0; more < MOST_DISTURBED && !quick && !verdict.holds && verdict.stolenMs >= STOLEN_MS; more++) {
     console.error(`${rowName(row)}, ${way}: the host took ${verdict.stolenMs} ms; measured again`);
-    verdict = await judged(row, way, new Map());
+    verdict = await judged(row, way, new Map(), times);
   }
   return verdict;
 }
 
-/** Of a row that did not hold at once. */
-const MEASUREMENTS = 5;
+/** Of a row that does not hold at once: how often it is measured again, and how much longer, so that a bad moment counts less. */
+const AGAIN = 3;
+const LONGER = 4;
 
 /**
- * A row's verdict. One that does not hold is measured again, next to controls of its own: quick, once; else it holds when
- * most of five do (what a median says), and no request was lost or early, no core was busy in any of them.
+ * A row's verdict. One that does not hold is measured again, next to controls of its own: quick, once; else longer, and it
+ * holds when two of three do (what a median says), and no request was lost or early, no core was busy in any of them.
  */
 async function settled(row, way, controls) {
   const first = await undisturbed(row, way, controls);
   if (first.holds) return first;
   if (quick) return undisturbed(row, way, new Map());
-  const breached = [first];
-  const most = Math.ceil(MEASUREMENTS / 2);
-  let held = 0;
-  while (breached.length < most && breached.every(({ found }) => found.every((what) => BY_CHANCE.includes(what)))) {
-    const again = await undisturbed(row, way, new Map());
-    if (!again.holds) breached.push(again);
-    else if (++held === most) {
-      const why = [...new Set(breached.flatMap(({ found }) => found))];
-      again.cells[8] = `yes, ${held} of ${held + breached.length} (else not: ${why.join(", ")})`;
-      return again;
-    }
-  }
-  return breached.at(-1) ?? first;
+  const byChance = ({ found }) => found.every((what) => BY_CHANCE.includes(what));
+  const verdicts = [first];
+  const holding = () => verdicts.filter(({ holds }) => holds).length;
+  while (verdicts.every(byChance) && holding() < 2 && verdicts.length - holding() < AGAIN)
+    verdicts.push(await undisturbed(row, way, new Map(), LONGER));
+  const last = verdicts.at(-1) ?? first;
+  if (holding() === 2)
+    last.cells[8] = `yes, 2 of ${verdicts.length - 1} longer ones (at first not: ${first.found.join(", ")})`;
+  return last;
 }
 
 const chosen = (quick ? quickRows : rows).filter(
