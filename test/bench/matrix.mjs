@@ -58,7 +58,8 @@ async function measured(row, flags, roundTripMs, times) {
     const cpu = subject.taken(done[Math.floor(done.length / 7)], done.at(-1));
     const answered = done.filter((at) => at > cpu.fromMs && at <= cpu.toMs).length;
     const heldP50 = heldMs.length > 0 ? percentile(heldMs, 0.5) : 0;
-    const heldInSamples = gaps ? 0 : heldP50;
+    // Where the samples begin when the other end's timer was due, they hold no more of it than its lateness.
+    const heldInSamples = gaps ? heldP50 - thinkMs : heldP50;
     const result = {
       p50: percentile(took, 0.5) - heldInSamples,
       p99: percentile(took, 0.99) - heldInSamples,

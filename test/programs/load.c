@@ -7,7 +7,7 @@
  *     period, so that none waits behind the others. Samples: from a request to its answer.
  *   load server [hold_us=0]
  *     Answers HTTP and Redis's PING on a free port, which it prints first; prints the rest when its stdin ends. Samples:
- *     from an answer to the connection's next request. `held_ms`: how long answers were really held.
+ *     from when an answer was due to the connection's next request. `held_ms`: how long answers, or thinking, really took.
  *
  * Prints one line of JSON. A sample is [when it ended, in ms since 1970; how long it took, in ms, or null for one that
  * only warmed up]. */
@@ -168,12 +168,12 @@ static long connections, requests, warm_up, port, lost;
 static int64_t period_ns, think_ns;
 static pthread_barrier_t warm;
 
-static bool ask(int fd, struct inbox *in, bool counts) {
-  int64_t start_ns = now_ns();
+/* `due_ns`: when it was to be asked; a timer that came late is part of how long it took. */
+static bool ask(int fd, struct inbox *in, bool counts, int64_t due_ns) {
   errno = 0;
   if (!send_all(fd, protocol->request, strlen(protocol->request))) return false;
   size_t length = message(fd, in, protocol->answer);
-  int64_t took_ns = now_ns() - start_ns;
+  int64_t took_ns = now_ns() - due_ns;
   if (length == 0) return false;
   consume(in, length);
   note(&samples, &sample_count, counts ? took_ns : WARM_UP);
@@ -191,12 +191,16 @@ static void *converse(void *given) {
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   errno = 0;
   bool well = in && connect(fd, (struct sockaddr *)&to, sizeof to) == 0;
-  for (long i = 0; well && i < warm_up; i++) well = ask(fd, in, false);
+  for (long i = 0; well && i < warm_up; i++) well = ask(fd, in, false, now_ns());
   pthread_barrier_wait(&warm);
   sleep_until(now_ns() + period_ns * which / connections);
-  for (; well && done < requests; done += well) {
-    well = ask(fd, in, true);
-    if (think_ns > 0) sleep_until(now_ns() + think_ns);
+  for (int64_t due_ns = now_ns(); well && done < requests; done += well) {
+    well = ask(fd, in, true, due_ns);
+    due_ns = now_ns();
+    if (think_ns == 0) continue;
+    sleep_until(due_ns + think_ns);
+    note(&held, &held_count, now_ns() - due_ns);
+    due_ns += think_ns;
   }
   if (!well) fprintf(stderr, "load: a request was not answered: %s\n", errno ? strerror(errno) : "the connection ended");
   __atomic_fetch_add(&lost, requests - done, __ATOMIC_RELAXED);
@@ -249,7 +253,8 @@ static void *serve(void *given) {
     note(&samples, &sample_count, answered_ns ? asked_ns - answered_ns : WARM_UP);
     consume(in, length);
     if (hold_ns > 0) sleep_until(asked_ns + hold_ns);
-    answered_ns = in->size == 0 ? now_ns() : 0; /* a request that did not wait for this answer says nothing */
+    /* A request that did not wait for this answer says nothing. Else it begins when the answer was due. */
+    answered_ns = in->size > 0 ? 0 : hold_ns > 0 ? asked_ns + hold_ns : now_ns();
     note(&held, &held_count, now_ns() - asked_ns);
     if (!send_all(fd, answer, strlen(answer)) || last) break;
   }

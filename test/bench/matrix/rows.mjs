@@ -2,7 +2,8 @@
 // figures are read. A row's measure() runs once in a Stage and returns
 //   samples   [when a request ended, in ms since 1970; how long it took, in ms, or null for a warm-up]
 //   doneAtMs  when each request ended, warm-ups too: by them the processor time is shared out
-//   heldMs    how long the other end took for each answer on its own account
+//   heldMs    how long the other end took for each answer on its own account, by a timer
+//   gaps      whether the samples begin when that timer was due; else they hold all of it
 //   lost      how many requests got no answer
 //   why       of the first such, in words, where that is known
 //   subject   the program under test
@@ -220,8 +221,9 @@ async function measureServer(row, stage, plan) {
     ...{ period_us: plan.periodMs * 1000, think_us: plan.thinkMs * 1000 },
   };
   const client = stage.start([load, "client", ...Object.entries(options).map(([name, value]) => `${name}=${value}`)]);
-  const { samples, lost } = JSON.parse(await client.finish());
-  const seen = { subject, samples, doneAtMs: atMs(samples), heldMs: [], lost, why: client.complained.split("\n")[0] };
+  const { samples, lost, held_ms: heldMs } = JSON.parse(await client.finish());
+  const why = client.complained.split("\n")[0];
+  const seen = { subject, samples, doneAtMs: atMs(samples), heldMs, gaps: heldMs.length > 0, lost, why };
   // The tool would load a bare server as fast as it can, which says nothing of a paced one.
   if (row.checkedBy === undefined || plan.thinkMs > 0) return seen;
   const [command, read] = tools[row.checkedBy];
