@@ -67,6 +67,7 @@ constexpr Constant kConstants[] = {
     {"headerKernel", kHeaderKernel},
     {"headerRecord", kHeaderRecord},
     {"headerRecordAll", kHeaderRecordAll},
+    {"headerRecordPayload", kHeaderRecordPayload},
     {"headerDecided", kHeaderDecided},
     {"headerPortless", kHeaderPortless},
     {"histogramUnitShift", kHistogramUnitShift},

@@ -33,6 +33,7 @@ constexpr u32 kHeaderRecord = 64;  // the journal is recorded: its writers wait 
 constexpr u32 kHeaderRecordAll = 128;  // ops that continued are journalled too
 constexpr u32 kHeaderDecided = 256;    // nothing is drawn: what happens is in the region of decisions
 constexpr u32 kHeaderPortless = 512;   // ports that pass, of peers on this host, are no part of a flow's identity
+constexpr u32 kHeaderRecordPayload = 1024;  // what ops carried is journalled, byte for byte
 
 #define MISHAP_REGION_ENTRY(FIELD, ARRAY)             \
   FIELD(u64, offset, "bytes from the start of the segment") \
@@ -53,7 +54,7 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, lease_expiry_ns, "CLOCK_MONOTONIC; past it every call passes through")                     \
   FIELD(u64, epoch_ns, "CLOCK_MONOTONIC; the origin of schedules")                                      \
   FIELD(u32, generation, "changes with every policy, target or binding; resolved flows look again")     \
-  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches, 64 writers wait for room in the journal, 128 ops that continued are in it, 256 nothing is drawn, what happens was decided, 512 passing ports are no part of identities") \
+  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches, 64 writers wait for room in the journal, 128 ops that continued are in it, 256 nothing is drawn, what happens was decided, 512 passing ports are no part of identities, 1024 payload is in the journal") \
   FIELD(u64, run_seed, "the seed of the run; rows without one of their own use it")                     \
   FIELD(u64, flows_opened, "flows seen since the start")                                                \
   FIELD(u64, folded_ops, "ops of flows whose slot was reused")                                          \

@@ -196,6 +196,7 @@ constexpr NamedValue kOwnerSourceNames[] = {
 constexpr NamedValue kEventKindNames[] = {
     named("flow_opened", EventKind::FlowOpened),
     named("decision", EventKind::Decision),
+    named("payload", EventKind::Payload),
 };
 
 #define MISHAP_NAMES(Enum) EnumNames{#Enum, sizeof(k##Enum##Names) / sizeof(NamedValue), k##Enum##Names}

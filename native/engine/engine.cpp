@@ -168,12 +168,12 @@ Wants wants(const Segment& segment, i32 policy) {
   if (!row) return {};
   const bool dated = row->down.latency_ns || row->down.jitter_ns, limited = row->faults & bit(Fault::RecvTimeout);
   return {
-      .anything = row->faults != 0 || journals(segment, kHeaderRecordAll),
+      .anything = row->faults != 0 || journals(segment, kHeaderRecordAll | kHeaderRecordPayload),
       .dated = dated,
       .delays = delays(*row),
       .rated = is_rated(row->up) || is_rated(row->down),
       .holds = (row->faults & bit(Fault::PacketReorder)) && row->reorder_ppm,
-      .undated = !dated && !limited,
+      .undated = !dated && !limited && !journals(segment, kHeaderRecordPayload),
       .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
       .downlink_only = downlink_only(*row) != 0,
       .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,

@@ -30,8 +30,8 @@ const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy) 
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   bool read = read_row(segment, policy, &copy->row);
   if (read) {
-    // Only the stages write that an op continued, and find what was decided beforehand.
-    const bool walks = load(&segment.header->flags) & (kHeaderRecordAll | kHeaderDecided);
+    // Only the stages write that an op continued, and find what was decided beforehand; payload is recorded on the long way.
+    const bool walks = load(&segment.header->flags) & (kHeaderRecordAll | kHeaderRecordPayload | kHeaderDecided);
     bound_times(&copy->row);
     for (u32 d = 0; d < kDirections; d++)
       for (bool stream : {false, true}) {

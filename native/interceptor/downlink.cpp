@@ -522,6 +522,7 @@ ssize_t receive_through(const Incoming& in, RealReceive original, const void* ar
   Socket* socket = guard ? socket_of(in.fd) : nullptr;
   const ssize_t n = socket && active() ? receive_on(socket, in, original, arguments) : original(arguments);
   Socket* received_by = socket ? socket : noted_socket(in.fd);
+  if (socket && !(in.flags & MSG_PEEK)) record_payload(*socket, OpKind::Recv, in.parts, in.count, n);
   if (received_by && !(in.flags & MSG_PEEK)) count_called(received_by->flow, Direction::Downlink, n);
   return n;
 }

@@ -244,6 +244,8 @@ void count_straight(int fd, Direction direction, i64 bytes);
 inline void account_for(Socket* socket, Direction direction, Account reason, u64 bytes) {
   if (self.counted && socket->flow) account(self.segment, socket->flow, direction, reason, bytes);
 }
+// Where payload is recorded: what an op of the program's carried, as it gave or got it (sockets.cpp).
+void record_payload(const Socket& socket, OpKind kind, const iovec* parts, int count, i64 bytes);
 // What one call carries was made longer or shorter.
 inline void account_for_change(Socket* socket, Direction direction, u64 before, u64 after) {
   if (after > before) account_for(socket, direction, Account::Injected, after - before);

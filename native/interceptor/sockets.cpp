@@ -484,6 +484,30 @@ void count_straight(int fd, Direction direction, i64 bytes) {
   count_called(socket->flow, direction, bytes);
 }
 
+static_assert(sizeof(Event::flow) == kPayloadBytes);
+void record_payload(const Socket& socket, OpKind kind, const iovec* parts, int count, i64 bytes) {
+  if (bytes <= 0 || !(load(&self.segment.header->flags) & kHeaderRecordPayload)) return;
+  const Flow* flow = socket.flow;
+  if (!flow || socket.policy < 0 || load(&flow->carried_by_peer)) return;
+  const u64 total = static_cast<u64>(bytes) < length_of(parts, count) ? static_cast<u64>(bytes) : length_of(parts, count);
+  const int kept = errno;
+  u64 patience_ns = kRoomPatienceNs;
+  Event event = {};
+  event.key = load(&flow->key);
+  event.kind = static_cast<u8>(EventKind::Payload);
+  event.op = static_cast<u8>(kind);
+  event.direction = static_cast<u8>(kind == OpKind::Send ? Direction::Uplink : Direction::Downlink);
+  event.policy = static_cast<u16>(socket.policy);
+  event.at_ns = now_ns();
+  for (u64 done = 0; done < total; done += event.bytes) {
+    event.offset = static_cast<u32>(done);
+    event.bytes = static_cast<u32>(total - done < kPayloadBytes ? total - done : kPayloadBytes);
+    gather(parts, count, done, reinterpret_cast<u8*>(event.flow), event.bytes);
+    push_event(self.segment, event, &patience_ns);
+  }
+  errno = kept;
+}
+
 void note_local(int fd, Socket* socket) {
   Endpoint local;
   if (named_endpoint(fd, false, &local)) socket->local_port = local.port;

@@ -456,6 +456,7 @@ ssize_t send_through(const Outgoing& out, RealSend original, const void* argumen
   ssize_t n;
   if (socket) n = send_on(socket, out, original, arguments);
   else n = original ? original(arguments) : transmit(out, 0, out.total, out.whole);
+  if (socket) record_payload(*socket, OpKind::Send, out.parts, out.count, n);
   if (Socket* sent_by = socket ? socket : noted_socket(out.fd)) count_called(sent_by->flow, Direction::Uplink, n);
   return n;
 }

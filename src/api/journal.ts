@@ -85,10 +85,9 @@ export class JournalLines implements EventSink {
   take(events: Buffer): void {
     let lines = "";
     for (const event of codec.decodeAll("Event", events)) {
-      if (nameOf("EventKind", event.kind) === "flow_opened") {
-        this.#flows.set(event.key, String(event.flow));
-        continue;
-      }
+      const kind = nameOf("EventKind", event.kind);
+      if (kind === "flow_opened") this.#flows.set(event.key, String(event.flow));
+      if (kind !== "decision") continue;
       const verdict = nameOf("Verdict", event.verdict);
       if (verdict === "continue" || verdict === "skipped") continue; // there where every op is recorded
       const line = {

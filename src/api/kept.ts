@@ -18,6 +18,8 @@ export interface KeepOptions {
   readonly record?: string;
   /** Whether the recording has the ops that continued, too. */
   readonly recordAll?: boolean;
+  /** Whether the recording has what ops carried, byte for byte, too. */
+  readonly recordPayload?: boolean;
   /** What was decided beforehand, and what to do once the run is not as it was. */
   readonly replay?: ReplayOptions;
 }
@@ -34,12 +36,14 @@ export function asSession({
   journal,
   record,
   recordAll,
+  recordPayload = false,
   replay,
-}: KeepOptions): { journal: boolean } & Pick<SessionOptions, "recorded" | "decisions"> {
+}: KeepOptions): { journal: boolean } & Pick<SessionOptions, "recorded" | "payload" | "decisions"> {
   const recorded = recordAll === true || replay?.decisions.reached !== undefined ? "all" : "decisions";
   return {
     journal: journal !== undefined,
     ...(record === undefined && replay === undefined ? {} : { recorded }),
+    payload: recordPayload,
     ...(replay === undefined ? {} : { decisions: replay.decisions }),
   };
 }
@@ -55,11 +59,12 @@ export class Kept {
   static async start(
     session: Session,
     options: KeepOptions,
-    facts: Omit<RecordingFacts, "all">,
+    facts: Omit<RecordingFacts, "all" | "payload">,
     onDivergence: () => void,
   ): Promise<Kept> {
-    const { journal, record, recordAll: all = false, replay } = options;
-    const recorder = record === undefined ? undefined : await Recorder.create(record, session, { ...facts, all });
+    const { journal, record, recordAll: all = false, recordPayload: payload = false, replay } = options;
+    const recorder =
+      record === undefined ? undefined : await Recorder.create(record, session, { ...facts, all, payload });
     const lines = journal === undefined ? undefined : new JournalLines(journal);
     const watch = replay === undefined ? undefined : new ReplayWatch(replay.decisions, onDivergence);
     return new Kept(session, lines, recorder, watch);

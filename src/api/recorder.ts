@@ -6,9 +6,10 @@
 import { arch, cpus, release } from "node:os";
 import { BlockBuilder } from "../recording/events.js";
 import { FORMAT_VERSION, type RecordingHeader } from "../recording/format.js";
+import { PayloadBuilder } from "../recording/payload.js";
 import { CONTINUE, SKIPPED } from "../recording/words.js";
 import { type EndFacts, RecordingWriter } from "../recording/writer.js";
-import { AT, EVENT_BYTES, FLOW_OPENED, layout, signedAt, textAt, wideAt } from "../segment/index.js";
+import { AT, EVENT_BYTES, FLOW_OPENED, layout, PAYLOAD, signedAt, textAt, wideAt } from "../segment/index.js";
 import type { EventSink } from "./journal.js";
 import type { Session } from "./session.js";
 
@@ -19,6 +20,8 @@ export interface RecordingFacts {
   readonly command: readonly string[];
   /** Whether every op is recorded. */
   readonly all: boolean;
+  /** Whether what ops carried is recorded. */
+  readonly payload: boolean;
   /** Whether programs may set faults by setpriority(2). */
   readonly setpriority: boolean;
 }
@@ -34,6 +37,7 @@ export class Recorder implements EventSink {
   readonly #writer: RecordingWriter;
   readonly #facts: RecordingFacts;
   readonly #block = new BlockBuilder();
+  readonly #payload = new PayloadBuilder();
   /** CLOCK_MONOTONIC at the start, by halves, because a machine's may have outgrown what a number holds exactly. */
   readonly #start: readonly [low: number, high: number];
   readonly #timer: NodeJS.Timeout;
@@ -90,6 +94,10 @@ export class Recorder implements EventSink {
         this.#block.flowNumber(key, textAt(events, at + AT.flow));
         continue;
       }
+      if (events[at + AT.kind] === PAYLOAD) {
+        this.#carried(events, words, at, key);
+        continue;
+      }
       if (!this.#facts.all && goesOn(events[at + AT.verdict])) continue;
       if (this.#block.full) this.#write();
       this.#append(events, words, at, key);
@@ -108,6 +116,20 @@ export class Recorder implements EventSink {
   async close(): Promise<void> {
     clearInterval(this.#timer);
     await this.#writer.close().catch((error: unknown) => this.#fail(error));
+  }
+
+  #carried(events: Buffer, words: Uint32Array, at: number, key: bigint): void {
+    if (this.#payload.full) this.#write();
+    this.#payload.add({
+      flow: this.#block.flowNumber(key),
+      direction: events[at + AT.direction] ?? 0,
+      begins: words[(at + AT.offset) / 4] === 0,
+      atNs: this.#sinceStart(words, at + AT.at_ns),
+      bytes: events.subarray(
+        at + AT.flow,
+        Math.min(at + AT.flow + (words[(at + AT.bytes) / 4] ?? 0), at + EVENT_BYTES),
+      ),
+    });
   }
 
   #append(events: Buffer, words: Uint32Array, at: number, key: bigint): void {
@@ -142,6 +164,8 @@ export class Recorder implements EventSink {
       this.#follow(this.#writer.write(block));
       this.#block.clear();
     }
+    const carried = this.#payload.take(); // after the block, which names its flows
+    if (carried !== undefined) this.#follow(this.#writer.payload(carried));
     const lost = Number(journal_dropped) - this.#lost;
     if (lost > 0) this.#follow(this.#writer.gap(lost));
     this.#lost += lost;
@@ -183,6 +207,7 @@ function headerOf(session: Session, facts: RecordingFacts, started: string): Rec
     machine: { kernel: release(), arch: arch(), cpus: cpus().length, node: process.version },
     started,
     record_all: facts.all,
+    ...(facts.payload && { record_payload: true }),
     setpriority: facts.setpriority,
   };
 }

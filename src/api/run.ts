@@ -20,7 +20,7 @@ import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
 export interface RunOptions
-  extends Omit<SessionOptions, "journal" | "recorded" | "decisions" | "witnessed">,
+  extends Omit<SessionOptions, "journal" | "recorded" | "payload" | "decisions" | "witnessed">,
     KeepOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];

@@ -29,6 +29,8 @@ export interface SessionOptions {
   readonly journal?: boolean;
   /** What is recorded, if anything: decisions that were not to continue, or every op. */
   readonly recorded?: "decisions" | "all";
+  /** Whether what ops carry is recorded, byte for byte. */
+  readonly payload?: boolean;
   /** Whether programs may set faults by setpriority(2), as programs of old do. */
   readonly legacy?: boolean;
   /** What is to happen in place of chance. */
@@ -72,6 +74,7 @@ export class Session {
       project,
       journal = false,
       recorded,
+      payload = false,
       legacy = false,
       decisions,
       witnessed,
@@ -88,6 +91,7 @@ export class Session {
         journal,
         record: recorded !== undefined,
         recordAll: recorded === "all",
+        recordPayload: payload,
         legacy,
         ...(decisions !== undefined && { decided: packDecisions(decisions), portless: decisions.portless }),
         ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),

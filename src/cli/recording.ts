@@ -42,6 +42,7 @@ interface Output {
 
 const FLAG_EXAMPLES: Readonly<Record<string, string>> = {
   "--flow": "tcp:127.0.0.1:8080",
+  "--direction": "uplink",
   "--stage": "chaos_base",
   "--verdict": "drop",
   "--fault": "packet_loss",
@@ -97,6 +98,17 @@ export function define(program: Command): void {
     .argument("<second>", "another")
     .option("--json", "as JSON")
     .action(diff);
+  recording
+    .command("payload")
+    .summary("print what ops carried")
+    .description(
+      "Prints what ops carried, where it was recorded: how much for each flow, or with --flow and --direction the bytes themselves.",
+    )
+    .argument("<file>", "a recording made with --record-payload")
+    .option("--flow <words>", "of the one flow whose identity contains this (tcp:127.0.0.1:8080)")
+    .option("--direction <direction>", "uplink or downlink (uplink)")
+    .option("--json", "each op's bytes as a line of JSON, in base64")
+    .action(payload);
   withFilters(recording.command("cut"))
     .summary("make a recording of a part")
     .description("Writes the events meant as a recording of their own.")
@@ -155,6 +167,39 @@ async function stats(file: string, { json }: Output): Promise<void> {
   if (json) return printJson({ file, header: recording.header ?? null, end: recording.end ?? null, ...summed });
   const { statsLines } = await import("../recording/text.js");
   process.stdout.write(`${statsLines(recording, summed).join("\n")}\n`);
+}
+
+interface PayloadFlags extends Output {
+  readonly flow?: string;
+  readonly direction?: string;
+}
+
+async function payload(file: string, { flow, direction, json }: PayloadFlags): Promise<void> {
+  const { carriedBy, DIRECTIONS } = await import("../recording/index.js");
+  const meant = direction === undefined ? undefined : numberOf("--direction", direction, DIRECTIONS);
+  const recording = await open(file);
+  const carried = carriedBy(recording, flow ?? "", meant);
+  if (carried.length === 0) throw new UsageError(nothingCarried(recording, flow));
+  const out = new Lines();
+  if (json === true || flow === undefined || meant === undefined) {
+    const { carriedJson, carriedLine } = await import("../recording/text.js");
+    for (const each of carried)
+      for (const line of json === true ? carriedJson(each) : [carriedLine(each)]) out.add(line);
+    await out.flush();
+    return;
+  }
+  const [one, ...others] = carried.filter(({ words }) => carried.length === 1 || words === flow);
+  if (one === undefined || others.length > 0) {
+    throw new UsageError(`--flow ${flow}: several contain this, such as ${carried[0]?.words}; say which`);
+  }
+  await out.write(Buffer.concat(one.ops.map(({ bytes }) => bytes)));
+}
+
+function nothingCarried({ path, header }: Recording, flow: string | undefined): string {
+  if (header?.record_payload !== true) return `${path}: holds no payload; \`mishap run --record-payload\` records it`;
+  return flow === undefined
+    ? `${path}: nothing was carried`
+    : `--flow ${flow}: no such flow carried anything in ${path}`;
 }
 
 async function diff(first: string, second: string, { json }: Output): Promise<void> {
@@ -269,11 +314,14 @@ class Lines {
 
   /** Resolves once they were taken: whether anybody still reads. */
   async flush(): Promise<boolean> {
-    if (this.#text !== "" && this.#isRead) {
-      const text = this.#text;
-      await new Promise<void>((resolve) => process.stdout.write(text, () => resolve()));
-    }
+    const text = this.#text;
     this.#text = "";
+    return text === "" ? this.#isRead : this.write(text);
+  }
+
+  /** Bytes as they are. */
+  async write(bytes: string | Uint8Array): Promise<boolean> {
+    if (this.#isRead) await new Promise<void>((resolve) => process.stdout.write(bytes, () => resolve()));
     return this.#isRead;
   }
 }

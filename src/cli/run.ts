@@ -36,6 +36,7 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--journal <file>", help: "write every decision as a line of JSON", example: "decisions.jsonl" },
   { flags: "--record <file>", help: "record every decision, to read and repeat the run", example: "run.mishap" },
   { flags: "--record-all", help: "record the ops that nothing was decided about, too" },
+  { flags: "--record-payload", help: "record the bytes that ops carried, too: they may hold secrets" },
   {
     flags: "--replay <file>",
     help: "decide as in that recording, and end where the program does otherwise",
@@ -130,8 +131,12 @@ async function execute(
   const flags = policyOf(command, values);
   const durationNs = durationOf(values.duration);
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
-  if (values.recordAll === true && values.record === undefined) {
-    throw new UsageError("--record-all: says how much is recorded, and --record run.mishap where");
+  for (const [flag, value] of [
+    ["--record-all", values.recordAll],
+    ["--record-payload", values.recordPayload],
+  ]) {
+    if (value !== true || values.record !== undefined) continue;
+    throw new UsageError(`${flag}: says how much is recorded, and --record run.mishap where`);
   }
   if (given.length === 0 && values.replay === undefined) throw new UsageError(NEEDS_PROGRAM);
   const kernel = await leaveRoot(values);
@@ -178,7 +183,13 @@ async function execute(
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),
       ...(journal === undefined ? {} : { journal: journal.file }),
-      ...(typeof values.record === "string" ? { record: values.record, recordAll: values.recordAll === true } : {}),
+      ...(typeof values.record === "string"
+        ? {
+            record: values.record,
+            recordAll: values.recordAll === true,
+            recordPayload: values.recordPayload === true,
+          }
+        : {}),
     });
   } catch (error) {
     json?.discard();

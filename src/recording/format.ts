@@ -22,10 +22,10 @@ export const FRAME_HEAD_BYTES = 16;
 /** A longer payload is none. */
 export const MAX_PAYLOAD_BYTES = 1 << 24;
 /** What a payload may become when it is inflated: 64 Ki events of the longest numbers, each of a flow of its own. */
-const MAX_INFLATED_BYTES = 1 << 24;
+export const MAX_INFLATED_BYTES: number = 1 << 24;
 
 /** What a frame holds. */
-export const FrameKind = { Header: 1, Events: 2, Gap: 3, End: 4 } as const;
+export const FrameKind = { Header: 1, Events: 2, Gap: 3, End: 4, Payload: 5 } as const;
 
 const count = z.int().min(0);
 
@@ -46,6 +46,7 @@ const header = z.object({
   machine: z.object({ kernel: z.string(), arch: z.string(), cpus: count, node: z.string() }),
   started: z.string(),
   record_all: z.boolean(),
+  record_payload: z.boolean().optional(),
   setpriority: z.boolean(),
   partial: z.boolean().optional(),
   keep_ports: z.boolean().optional(),

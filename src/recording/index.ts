@@ -19,6 +19,7 @@ export { FORMAT_VERSION, type RecordingEnd, type RecordingGap, type RecordingHea
 export { type Imported, importLines } from "./import.js";
 export { flowKey } from "./key.js";
 export { withoutPassingPort } from "./passing-ports.js";
+export { type Carried, type CarriedOp, carriedBy } from "./payload.js";
 export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
 export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
 export {

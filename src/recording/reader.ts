@@ -24,6 +24,7 @@ import {
   versionOf,
 } from "./format.js";
 import { tellApartWithout } from "./passing-ports.js";
+import { decodePayload, type PayloadPiece } from "./payload.js";
 
 /** How much of a file is a recording. */
 export interface Wholeness {
@@ -105,12 +106,24 @@ export class Recording {
    * opened.
    */
   *parts(): Generator<RecordingPart> {
+    for (const [kind, payload] of this.#payloads()) {
+      if (kind === FrameKind.Events) yield this.#block(payload);
+      if (kind === FrameKind.Gap) yield decodeGap(payload);
+    }
+  }
+
+  /** What ops carried, in the order of the file; flows are known by then. Throws as {@link parts} does. */
+  *payload(): Generator<PayloadPiece> {
+    for (const [kind, payload] of this.#payloads()) {
+      if (kind === FrameKind.Events) this.#block(payload);
+      if (kind === FrameKind.Payload) yield* decodePayload(payload);
+    }
+  }
+
+  *#payloads(): Generator<[kind: number, payload: Buffer]> {
     const file = new FileBytes(this.path);
     try {
-      for (const frame of this.#frames) {
-        if (frame.kind === FrameKind.Events) yield this.#block(payloadOf(file, frame));
-        if (frame.kind === FrameKind.Gap) yield decodeGap(payloadOf(file, frame));
-      }
+      for (const frame of this.#frames) yield [frame.kind, payloadOf(file, frame)];
     } catch (error) {
       if (error instanceof FormatError) throw new RecordingError(`${this.path}: ${error.message}`);
       throw error;

@@ -3,6 +3,7 @@
 import { alignColumns, formatBytes, formatCount, formatDurationNs, formatPlural } from "../report/format.js";
 import type { Difference, Outcome, RecordingDiff } from "./diff.js";
 import { type EventColumns, eventAt } from "./events.js";
+import type { Carried } from "./payload.js";
 import type { Recording } from "./reader.js";
 import type { RecordingStats } from "./stats.js";
 import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
@@ -99,6 +100,24 @@ export function statsLines(recording: Recording, stats: RecordingStats): string[
 }
 
 const DIFFERENCES_SHOWN = 20;
+
+/** How much a flow's ops carried in one direction. */
+export function carriedLine({ words, direction, ops }: Carried): string {
+  const bytes = ops.reduce((sum, op) => sum + op.bytes.length, 0);
+  return `${words}  ${wordFor(DIRECTIONS, direction)}  ${formatBytes(bytes)} in ${formatPlural(ops.length, "op")}`;
+}
+
+/** The same, a line of JSON for each op. */
+export function carriedJson({ words, direction, ops }: Carried): string[] {
+  return ops.map(({ atNs, bytes }) =>
+    JSON.stringify({
+      flow: words,
+      direction: wordFor(DIRECTIONS, direction),
+      at_ns: atNs,
+      payload_base64: bytes.toString("base64"),
+    }),
+  );
+}
 
 /** A comparison: how much is the same, and the first of what is not. */
 export function diffLines(diff: RecordingDiff): string[] {

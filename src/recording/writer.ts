@@ -68,6 +68,11 @@ export class RecordingWriter {
     return this.#append(deflated.then((payload) => encodeFrame(FrameKind.Events, payload)));
   }
 
+  /** Writes what ops carried, as a {@link PayloadBuilder} gathered it. Settles when it is in the file. */
+  payload(pieces: Uint8Array): Promise<void> {
+    return this.#append(deflate(pieces, EVENT_DEFLATE).then((payload) => encodeFrame(FrameKind.Payload, payload)));
+  }
+
   /** Marks that so many events are missing here. */
   gap(lost: number): Promise<void> {
     this.#lost += lost;

@@ -18,7 +18,7 @@ import {
 } from "../recording/index.js";
 import { outcomeText } from "../recording/text.js";
 import type { Divergence, Replay } from "../report/schema.js";
-import { AT, EVENT_BYTES, FLOW_OPENED, signedAt, textAt, wideAt } from "../segment/index.js";
+import { AT, EVENT_BYTES, FLOW_OPENED, PAYLOAD, signedAt, textAt, wideAt } from "../segment/index.js";
 import { type Decisions, opNumber } from "./decisions.js";
 
 interface FlowState {
@@ -59,7 +59,7 @@ export class ReplayWatch {
     for (let at = 0; at < events.byteLength; at += EVENT_BYTES) {
       const key = keys[(at + AT.key) / 8] ?? 0n;
       if (events[at + AT.kind] === FLOW_OPENED) this.#open(key, textAt(events, at + AT.flow));
-      else this.#hold(key, readEvent(events, words, at));
+      else if (events[at + AT.kind] !== PAYLOAD) this.#hold(key, readEvent(events, words, at));
     }
   }
 

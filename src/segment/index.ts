@@ -25,7 +25,7 @@ export {
   type SocketInfo,
   type TargetOptions,
 } from "./native.js";
-export { AT, EVENT_BYTES, FLOW_OPENED, signedAt, textAt, wideAt } from "./raw-events.js";
+export { AT, EVENT_BYTES, FLOW_OPENED, PAYLOAD, signedAt, textAt, wideAt } from "./raw-events.js";
 export {
   type Carried,
   type CreateOptions,

@@ -6,6 +6,8 @@ import { codec, numberOf } from "./segment.js";
 export const EVENT_BYTES = codec.struct("Event").size;
 /** The kind that names a flow. */
 export const FLOW_OPENED = numberOf("EventKind", "flow_opened");
+/** The kind that holds what an op carried. */
+export const PAYLOAD = numberOf("EventKind", "payload");
 
 /** Where an event's fields lie. */
 export const AT = {

@@ -32,6 +32,8 @@ export interface CreateOptions {
   record?: boolean;
   /** Whether ops that continued are recorded too. */
   recordAll?: boolean;
+  /** Whether what ops carried is recorded too. */
+  recordPayload?: boolean;
   /** Whether programs may set faults by setpriority. */
   legacy?: boolean;
   /** Whether the kernel's witness is there. */
@@ -324,11 +326,21 @@ export class Segment {
 }
 
 /** What the header says of how the segment is used. */
-function headerFlags({ journal, record, recordAll, legacy, kernel, decided, portless }: CreateOptions): number {
+function headerFlags({
+  journal,
+  record,
+  recordAll,
+  recordPayload,
+  legacy,
+  kernel,
+  decided,
+  portless,
+}: CreateOptions): number {
   const asked = {
     headerJournal: journal || record,
     headerRecord: record,
     headerRecordAll: record && recordAll,
+    headerRecordPayload: record && recordPayload,
     headerLegacy: legacy,
     headerKernel: kernel,
     headerDecided: decided !== undefined,

@@ -183,9 +183,9 @@ describe("--record", () => {
     expect(existsSync(file)).toBe(false);
   });
 
-  it("is what --record-all needs", async () => {
-    const { code, stderr } = await mishap("run", "--record-all", "--", "true");
+  it.each(["--record-all", "--record-payload"])("is what %s needs", async (flag) => {
+    const { code, stderr } = await mishap("run", flag, "--", "true");
     expect(code).toBe(2);
-    expect(stderr).toBe("mishap: --record-all: says how much is recorded, and --record run.mishap where\n");
+    expect(stderr).toBe(`mishap: ${flag}: says how much is recorded, and --record run.mishap where\n`);
   });
 });
