@@ -1,11 +1,13 @@
-// What a recording takes on disk, and how long it takes to sum one up: a million decisions of a plausible mix, written
-// by the writer that runs use and read by `mishap recording stats` as a user calls it.
+// What a recording takes on disk, how long it takes to sum one up: a million decisions of a plausible mix, written by the
+// writer that runs use and read by `mishap recording stats` as a user calls it. And what it costs the program that is
+// recorded (recorded-ops.mjs).
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { BlockBuilder, FAULT_WORDS, OPS, RecordingWriter, STAGES, VERDICTS } from "../../dist/recording/index.js";
+import { recordedOps } from "./recorded-ops.mjs";
 
 const mishap = fileURLToPath(new URL("../../dist/cli/main.js", import.meta.url));
 const EVENTS = 1_000_000;
@@ -109,6 +111,7 @@ export async function* recording({ quick }) {
       ...{ measured: `${seconds.toFixed(2)} s`, bound: "≤ 1 s", holds: seconds <= 1 },
       note: "from the command's start to its end",
     };
+    yield* recordedOps({ quick, into: folder });
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
