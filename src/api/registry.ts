@@ -247,6 +247,9 @@ function seedOf(segment: Segment): bigint {
 }
 
 function compileFor(segment: Segment, name: string, policy: Policy): CompiledPolicy {
+  if (policy.fields.decisions !== undefined) {
+    throw new PolicyError("decisions", "hold for a whole run; give them to `mishap run --policy`");
+  }
   return compile(name, policy, { runSeed: seedOf(segment) });
 }
 

@@ -16,7 +16,9 @@ function build() {
   const source = pathOf("ops.c");
   if (existsSync(program) && statSync(source).mtimeMs < statSync(program).mtimeMs) return;
   mkdirSync(folder, { recursive: true });
-  const { status, stderr, error } = spawnSync("gcc", ["-std=gnu17", "-O2", "-o", program, source], { encoding: "utf8" });
+  const { status, stderr, error } = spawnSync("gcc", ["-std=gnu17", "-O2", "-o", program, source], {
+    encoding: "utf8",
+  });
   if (status !== 0) throw new Error(`the program could not be compiled: ${error?.message ?? stderr}`);
 }
 

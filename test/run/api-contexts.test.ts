@@ -372,6 +372,11 @@ describe("errors", () => {
     [`mishap.registerPolicy("x", { dns: { delay: "1ms" }, targets: ["tcp://10.0.0.0/8"] })`, /^PolicyError: targets/],
     [`mishap.setThreadPolicy("nobody")`, /^PolicyError: setThreadPolicy "nobody": no policy has this name/],
     [`mishap.bindFd(-1, "slow_link")`, /^PolicyError: bindFd: needs an open socket/],
+    [
+      `mishap.registerPolicy("listed", { latency: "1ms", decisions: [{ flow: "tcp:127.0.0.1:80#1@0", op: "send",
+        direction: "uplink", unit: 0, stage: "chaos_base", verdict: "delay", fault: "latency", value: 1 }] })`,
+      /^PolicyError: decisions: hold for a whole run/,
+    ],
   ];
   it("are sentences that say what would be right", async () => {
     const calls = sentences.map(([call]) => `say(thrown(() => ${call}));`).join("\n");
