@@ -150,6 +150,38 @@ describe("through sudo", () => {
     expect(evidence.coverage).toMatchObject([{ program: "curl", state: "intercepted" }]);
   });
 
+  it("a recording that the user may not read is not read for the user", async () => {
+    const recording = join(scratch, "of-root.mishap");
+    const made = [
+      "run",
+      "--quiet",
+      "--project",
+      freshProject(),
+      "--record",
+      recording,
+      "--latency",
+      "1ms",
+      "--",
+      "true",
+    ];
+    expect((await start(process.execPath, [MISHAP, ...made]).finished).code).toBe(0);
+    const [command = "", ...rest] = [
+      ...asNobody(),
+      "sudo",
+      "-n",
+      process.execPath,
+      MISHAP,
+      "run",
+      "--replay",
+      recording,
+    ];
+    const { code, stderr } = await start(command, rest, { env }).finished;
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: `mishap: ${recording}: may not be read or written by this user\n`,
+    });
+  });
+
   it("--as-root insists", async () => {
     const before = [...asNobody(), "sudo", "-n"];
     const { stdout } = await witnessed(["--as-root", "--", "id", "-u"], { before, env });
