@@ -288,7 +288,7 @@ Sight look_at_connect(int fd, Socket* socket, short kernel, bool waiting, u64 no
 namespace slow {
 
 int connect(int fd, const sockaddr* address, socklen_t length) {
-  Guard guard;
+  Guard guard(fd);
   Socket* socket = guard && active() ? socket_of(fd) : nullptr;
   if (!socket || !address) return real.connect(fd, address, length);
   if (address->sa_family == AF_UNSPEC) {  // takes a connection back: what comes next is a new conversation

@@ -518,7 +518,7 @@ ssize_t receive_on(Socket* socket, const Incoming& in, RealReceive original, con
 }  // namespace
 
 ssize_t receive_through(const Incoming& in, RealReceive original, const void* arguments) {
-  Guard guard;
+  Guard guard(in.fd);
   Socket* socket = guard ? socket_of(in.fd) : nullptr;
   const ssize_t n = socket && active() ? receive_on(socket, in, original, arguments) : original(arguments);
   Socket* received_by = socket ? socket : noted_socket(in.fd);
@@ -613,7 +613,7 @@ ssize_t recvmsg(int fd, msghdr* message, int flags) {
 int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
   bool in_force;
   {
-    Guard guard;
+    Guard guard(fd);
     Socket* socket = guard && active() ? socket_of(fd) : nullptr;
     in_force = socket && (faulted(fd, socket, nullptr, 0) || socket->resolver);
   }

@@ -573,7 +573,7 @@ int epoll_ctl(int epfd, int op, int fd, void* given) {
   const auto* event = static_cast<epoll_event*>(given);
   auto pass = [&] { return real.epoll_ctl(epfd, op, fd, given); };
   if (!self.attached || (!event && op != EPOLL_CTL_DEL)) return pass();
-  Guard guard;
+  Guard guard(fd);
   if (!guard) return pass();
   const int kept = errno;
   if (op == EPOLL_CTL_ADD) watch_if_epoll(fd);

@@ -92,12 +92,20 @@ inline void count(Fallback reason) {
   if (self.attached) count_fallback(self.segment, reason);
 }
 
-// In scope for a slow path: false inside itself or in a signal handler that interrupted one. Keeps errno.
+// Whether a call on this descriptor concerns us, asked without touching what a slow path may be at (sockets.cpp).
+bool may_be_ours(int fd);
+
+// In scope for a slow path: false inside itself or in a signal handler that interrupted one, which counts where the call's
+// descriptor is one of ours. Keeps errno.
 class Guard {
  public:
   Guard() : entered_(!thread.inside) {
     if (entered_) thread.inside = true;
     else count(Fallback::Reentered);
+  }
+  explicit Guard(int fd) : entered_(!thread.inside) {
+    if (entered_) thread.inside = true;
+    else if (may_be_ours(fd)) count(Fallback::Reentered);
   }
   ~Guard() {
     if (entered_) thread.inside = false;

@@ -130,6 +130,14 @@ void take_owner(Socket* socket) {
   if (seen.tid) socket->owner = {seen.process, seen.tid};
 }
 
+bool may_be_ours_unseen(int fd) {
+  const int kept = errno;
+  const int family = option(fd, SO_DOMAIN);
+  const bool found = family >= 0 && ours(family, option(fd, SO_TYPE));
+  errno = kept;
+  return found;
+}
+
 // A descriptor met for the first time: inherited, received, or opened before us.
 Socket* look_at(int fd) {
   int kept = errno;
@@ -596,8 +604,14 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   return socket->policy >= 0;
 }
 
+bool may_be_ours(int fd) {
+  if (!self.attached || static_cast<u32>(fd) >= kDescriptors) return false;
+  const auto kind = static_cast<Kind>(load(&kinds[fd]));
+  return kind == Kind::Socket || (kind == Kind::Unknown && may_be_ours_unseen(fd));
+}
+
 bool is_faulted(int fd) {
-  Guard guard;
+  Guard guard(fd);
   Socket* socket = guard && active() ? socket_of(fd) : nullptr;
   return socket && faulted(fd, socket, nullptr, 0);
 }

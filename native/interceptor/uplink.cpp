@@ -451,7 +451,7 @@ ssize_t send_on(Socket* socket, const Outgoing& out, RealSend original, const vo
 }  // namespace
 
 ssize_t send_through(const Outgoing& out, RealSend original, const void* arguments) {
-  Guard guard;
+  Guard guard(out.fd);
   Socket* socket = guard ? socket_of(out.fd) : nullptr;
   ssize_t n;
   if (socket) n = send_on(socket, out, original, arguments);
