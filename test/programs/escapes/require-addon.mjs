@@ -1,0 +1,5 @@
+// Loads native code by require.
+import { createRequire } from "node:module";
+import { attempt, target } from "./attempt.mjs";
+
+await attempt(() => createRequire(import.meta.url)(target.addon) && "loaded");

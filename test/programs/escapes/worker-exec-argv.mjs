@@ -1,0 +1,14 @@
+// Reads a file in a worker that was given no flags and another environment.
+import { Worker } from "node:worker_threads";
+import { attempt, once, target } from "./attempt.mjs";
+
+await attempt(async () => {
+  const worker = new Worker(`require("fs").readFileSync(require("worker_threads").workerData, "utf8")`, {
+    eval: true,
+    execArgv: [],
+    env: {},
+    workerData: target.secret,
+  });
+  await once(worker, "exit");
+  return "read";
+});
