@@ -20,6 +20,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["isAbandoned"] = Napi::Function::New(env, is_abandoned, "isAbandoned");
   exports["hideProcess"] = Napi::Function::New(env, hide_process, "hideProcess");
   exports["socketPair"] = Napi::Function::New(env, socket_pair, "socketPair");
+  exports["request"] = Napi::Function::New(env, request, "request");
+  exports["reply"] = Napi::Function::New(env, reply, "reply");
   exports["spawnTarget"] = Napi::Function::New(env, spawn_target, "spawnTarget");
   exports["listSockets"] = Napi::Function::New(env, list_sockets, "listSockets");
   exports["intercepted"] = Napi::Function::New(env, intercepted, "intercepted");

@@ -15,6 +15,8 @@ Napi::Value is_abandoned(const Napi::CallbackInfo& info);
 Napi::Value spawn_target(const Napi::CallbackInfo& info);
 void hide_process(const Napi::CallbackInfo& info);
 Napi::Value socket_pair(const Napi::CallbackInfo& info);
+Napi::Value request(const Napi::CallbackInfo& info);
+void reply(const Napi::CallbackInfo& info);
 Napi::Value list_sockets(const Napi::CallbackInfo& info);
 Napi::Value intercepted(const Napi::CallbackInfo& info);
 void enter_policy(const Napi::CallbackInfo& info);

@@ -151,6 +151,17 @@ export interface NativeAddon {
   ): number;
   /** Two ends of a stream socket; each has to be closed, and no program that is started inherits them by itself. */
   socketPair(): [number, number];
+  /**
+   * Sends one line over a stream socket and blocks this thread until one comes back, with at most one descriptor, which
+   * is the caller's to close. One at a time in a process, whichever thread asks. A line has at most 65535 bytes and no
+   * line end in it. Throws an Error with `code`: EPIPE when nobody is at the other end any more.
+   */
+  request(fd: number, text: string): { text: string; descriptor: number | undefined };
+  /**
+   * Sends one line, and a copy of a descriptor with it. Never waits: throws an Error with `code` EAGAIN when the other
+   * end has too many lines to read already.
+   */
+  reply(fd: number, text: string, descriptor?: number): void;
   /** Every TCP and UDP socket of this network namespace. */
   listSockets(): SocketInfo[];
   /**

@@ -1,0 +1,260 @@
+// What a script sees of its permissions, with the broker beside it: a program that stands for the script's host, in no
+// jail, so that what works here works through the broker only where a test says so.
+import { spawn } from "node:child_process";
+import { closeSync, mkdirSync, readFileSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
+import { createServer } from "node:http";
+import { type AddressInfo, connect, type Server, Socket } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PermissionLog, type PermissionLogEntry, permissionLogEntry } from "../../src/script/audit.js";
+import { type BrokerOptions, serveBroker } from "../../src/script/broker.js";
+import { fromFlags, resolvePermissions } from "../../src/script/permissions.js";
+import { native } from "../../src/segment/native.js";
+import { scratchFolder } from "./cli-harness.js";
+
+const PROGRAM = fileURLToPath(new URL("../programs/script-permissions.mjs", import.meta.url));
+const folder = scratchFolder();
+const servers: Server[] = [];
+let granted = 0;
+let other = 0;
+
+beforeAll(async () => {
+  const serve = (host: string, port: number): Promise<number> => {
+    const server = createServer((_, answer) => answer.end("hello"));
+    servers.push(server);
+    return new Promise((ready) => server.listen(port, host, () => ready((server.address() as AddressInfo).port)));
+  };
+  granted = await serve("127.0.0.1", 0);
+  await serve("::1", granted);
+  other = await serve("127.0.0.1", 0);
+});
+afterAll(() => {
+  for (const server of servers) server.close();
+});
+
+interface Outcome {
+  readonly value?: unknown;
+  readonly error?: string;
+  readonly code?: string;
+  readonly message?: string;
+}
+
+let runs = 0;
+
+/** Runs code with permissions; the log is what the broker wrote meanwhile. */
+async function inside(
+  code: string,
+  flags: readonly string[],
+  options: { closed?: readonly string[]; environment?: BrokerOptions["environment"] } = {},
+): Promise<{ outcome: Outcome; log: PermissionLogEntry[] }> {
+  const permissions = resolvePermissions([fromFlags(flags)], { cwd: folder, searchPath: process.env.PATH ?? "" });
+  const file = join(folder, `log-${runs++}.jsonl`);
+  const log = new PermissionLog(file);
+  const [ours, theirs] = native.socketPair();
+  const broker = serveBroker(ours, { permissions, script: "test.ts", log, environment: options.environment ?? {} });
+  const env = { PATH: process.env.PATH, JAIL: options.closed?.join(" "), GRANTED: "yes", SECRET: "no" };
+  const child = spawn(process.execPath, [PROGRAM], { env, stdio: ["pipe", "pipe", "inherit", "ignore", theirs] });
+  child.stdin?.end(code);
+  let text = "";
+  child.stdout?.on("data", (data) => {
+    text += data;
+  });
+  await new Promise((resolve) => child.once("close", resolve));
+  closeSync(theirs);
+  expect(await broker.ended).toBeUndefined();
+  log.close();
+  const lines = readFileSync(file, "utf8").trim().split("\n");
+  const entries = lines.filter((line) => line !== "").map((line) => permissionLogEntry.parse(JSON.parse(line)));
+  return { outcome: JSON.parse(text) as Outcome, log: entries };
+}
+
+const WAYS: readonly [name: string, code: (host: string, port: number) => string][] = [
+  ["fetch", (host, port) => `return (await fetch("http://${host}:${port}/")).text()`],
+  [
+    "http",
+    (host, port) => `const { get } = await load("node:http");
+      const answer = await new Promise((ok, no) => get("http://${host}:${port}/", ok).on("error", no));
+      let text = ""; for await (const part of answer) text += part; return text`,
+  ],
+  [
+    "net",
+    (host, port) => `const { connect } = await load("node:net");
+      const socket = connect(${port}, "${host.replace(/[[\]]/g, "")}");
+      socket.end("GET / HTTP/1.0\\r\\n\\r\\n");
+      let text = ""; for await (const part of socket) text += part; return text.slice(-5)`,
+  ],
+];
+const HOSTS = ["127.0.0.1", "[::1]", "localhost"];
+
+describe("two servers, one granted", () => {
+  const pairs = WAYS.flatMap(([way, code]) => HOSTS.map((host) => [way, host, code] as const));
+
+  it.each(pairs)("%s reaches %s as granted", async (_way, host, code) => {
+    const { outcome, log } = await inside(code(host, granted), [`--allow-net=${host}:${granted}`]);
+    expect(outcome).toEqual({ value: "hello" });
+    expect(log).toContainEqual(
+      expect.objectContaining({ source: "broker", action: "grant", permission: "net", value: `${host}:${granted}` }),
+    );
+  });
+
+  it.each(WAYS)("%s does not reach the other one", async (_way, code) => {
+    const { outcome, log } = await inside(code("127.0.0.1", other), [`--allow-net=127.0.0.1:${granted}`]);
+    expect(outcome).toMatchObject({ error: "PermissionDenied" });
+    expect(outcome.message).toContain(`run again with --allow-net=127.0.0.1:${other}`);
+    expect(log).toEqual([
+      expect.objectContaining({ action: "deny", permission: "net", value: `127.0.0.1:${other}`, script: "test.ts" }),
+    ]);
+  });
+
+  it("a granted name does not lead to a denied address", async () => {
+    const code = WAYS[0]?.[1]("localhost", granted) ?? "";
+    const flags = [`--allow-net=localhost`, `--deny-net=127.0.0.1,[::1]`];
+    expect((await inside(code, flags)).outcome).toMatchObject({ error: "PermissionDenied" });
+  });
+
+  it("the unspecified address is this machine", async () => {
+    const code = WAYS[0]?.[1]("0.0.0.0", other) ?? "";
+    expect((await inside(code, ["--allow-net", "--deny-net=127.0.0.1"])).outcome.error).toBe("PermissionDenied");
+  });
+
+  it("a refused connection is what it always is", async () => {
+    const code = `const { connect } = await load("node:net");
+      await new Promise((ok, no) => connect(1, "127.0.0.1", ok).on("error", no))`;
+    expect((await inside(code, ["--allow-net"])).outcome).toMatchObject({ error: "Error", code: "ECONNREFUSED" });
+  });
+});
+
+describe("listening and names", () => {
+  it("a granted port is listened at", async () => {
+    const code = `const { createServer, connect } = await load("node:net");
+      const server = createServer((socket) => socket.end("served"));
+      await new Promise((ok, no) => server.once("error", no).listen(0, "127.0.0.1", ok));
+      const { port } = server.address();
+      let text = ""; for await (const part of connect(port, "127.0.0.1")) text += part; return text`;
+    expect((await inside(code, ["--allow-net=127.0.0.1"])).outcome).toEqual({ value: "served" });
+    expect((await inside(code, ["--allow-net=[::1]"])).outcome).toMatchObject({ error: "PermissionDenied" });
+  });
+
+  it("granted names are looked up", async () => {
+    const code = `const dns = await load("node:dns");
+      const back = await new Promise((ok, no) => dns.lookup("localhost", { family: 4 }, (e, a) => (e ? no(e) : ok(a))));
+      return [back, (await dns.promises.lookup("localhost", { all: true })).length > 0]`;
+    expect((await inside(code, ["--allow-net=localhost:80"])).outcome).toEqual({ value: ["127.0.0.1", true] });
+    expect((await inside(code, ["--allow-net=b"])).outcome.message).toContain("--allow-net=localhost");
+  });
+});
+
+describe("files", () => {
+  const late = join(folder, "late.txt");
+  const READS = [
+    `const fs = await load("node:fs"); return fs.readFileSync(PATH, "utf8")`,
+    `const fs = await load("node:fs/promises"); return fs.readFile(PATH, "utf8")`,
+    `const fs = await load("node:fs");
+     return new Promise((ok, no) => fs.readFile(PATH, "utf8", (e, text) => (e ? no(e) : ok(text))))`,
+    `const fs = await load("node:fs");
+     let text = ""; for await (const part of fs.createReadStream(PATH)) text += part; return text`,
+  ].map((code) => code.replace("PATH", JSON.stringify(late)));
+
+  it.each(READS)("what was made after the start comes from the broker: %s", async (code) => {
+    writeFileSync(late, "late");
+    const { outcome, log } = await inside(code, ["--allow-read=./late.txt"], { closed: [late] });
+    expect(outcome).toEqual({ value: "late" });
+    expect(log).toEqual([expect.objectContaining({ source: "broker", action: "grant", value: late })]);
+  });
+
+  it.each(READS)("what was not granted is denied: %s", async (code) => {
+    writeFileSync(late, "late");
+    const { outcome, log } = await inside(code, ["--allow-read=./other"], { closed: [late] });
+    expect(outcome).toEqual({
+      error: "PermissionDenied",
+      code: "EACCES",
+      message: `read of "${late}" was denied: run again with --allow-read=${late}`,
+    });
+    expect(log).toEqual([
+      expect.objectContaining({ source: "broker", action: "deny", permission: "read", value: late }),
+    ]);
+  });
+
+  it("a file is written where that is granted", async () => {
+    const made = join(folder, "made.txt");
+    const code = `const fs = await load("node:fs"); fs.writeFileSync(${JSON.stringify(made)}, "made")`;
+    expect((await inside(code, ["--allow-read=./made.txt"], { closed: [made] })).outcome.message).toContain(
+      `run again with --allow-write=${made}`,
+    );
+    expect((await inside(code, ["--allow-write=./made.txt"], { closed: [made] })).outcome).toEqual({});
+    expect(readFileSync(made, "utf8")).toBe("made");
+  });
+
+  it("a symlink in a granted folder leads nowhere else", async () => {
+    mkdirSync(join(folder, "open"), { recursive: true });
+    const link = join(folder, "open/link");
+    symlinkSync("/etc/passwd", link);
+    const code = `const fs = await load("node:fs"); return fs.readFileSync(${JSON.stringify(link)}, "utf8")`;
+    const { outcome } = await inside(code, ["--allow-read=./open"], { closed: [link] });
+    expect(outcome.message).toBe('read of "/etc/passwd" was denied: run again with --allow-read=/etc/passwd');
+  });
+
+  it("what the kernel refuses and no flag would change is as it was", async () => {
+    const code = `const fs = await load("node:fs"); return fs.readdirSync(${JSON.stringify(folder)})`;
+    expect((await inside(code, ["--allow-read=."], { closed: [folder] })).outcome).toMatchObject({ error: "Error" });
+    const { outcome, log } = await inside(code, [], { closed: [folder] });
+    expect(outcome).toMatchObject({ error: "PermissionDenied", code: "EACCES" });
+    expect(log).toEqual([expect.objectContaining({ source: "script", action: "deny", value: folder })]);
+  });
+
+  it.each(["/proc/self/environ", "/dev/shm/mishap-0-a-00000000", "/dev/null"])(
+    "%s is never handed out",
+    async (path) => {
+      const code = `const fs = await load("node:fs"); return fs.readFileSync(${JSON.stringify(path)}, "utf8")`;
+      const { outcome } = await inside(code, ["--allow-read"], { closed: [path] });
+      expect(outcome.error).toBe("PermissionDenied");
+    },
+  );
+});
+
+it("only granted variables exist", async () => {
+  const { outcome } = await inside("return [process.env.GRANTED, process.env.SECRET ?? null]", []);
+  expect(outcome).toEqual({ value: ["yes", null] });
+});
+
+describe("what is no question", () => {
+  const conversation = async (bytes: string): Promise<string | undefined> => {
+    const [ours, theirs] = native.socketPair();
+    const permissions = resolvePermissions([], { cwd: folder, searchPath: "" });
+    const broker = serveBroker(ours, { permissions, script: "test.ts", log: new PermissionLog() });
+    writeSync(theirs, bytes);
+    const reason = await broker.ended;
+    closeSync(theirs);
+    return reason;
+  };
+
+  it.each(["hello\n", "{}\n", '{"ask":"open","path":"etc","flags":"r"}\n', '{"ask":"connect","host":"a","port":-1}\n'])(
+    "%j ends the conversation",
+    async (bytes) => {
+      expect(await conversation(bytes)).toContain("no question");
+    },
+  );
+
+  it("nor is what does not end", async () => {
+    expect(await conversation("x".repeat(20_000))).toContain("more than a question can be");
+  });
+
+  it("a flood is slowed down and holds nobody else up", async () => {
+    const [ours, theirs] = native.socketPair();
+    const permissions = resolvePermissions([], { cwd: folder, searchPath: "" });
+    const broker = serveBroker(ours, { permissions, script: "test.ts", log: new PermissionLog() });
+    const began = performance.now();
+    writeSync(theirs, '{"ask":"env","name":"A"}\n'.repeat(250));
+    await new Promise((resolve) => connect(granted, "127.0.0.1", () => resolve(undefined)).unref());
+    expect(performance.now() - began).toBeLessThan(1000);
+    const socket = new Socket({ fd: theirs });
+    let answers = 0;
+    for await (const part of socket as AsyncIterable<Buffer>) {
+      answers += part.toString().split("\n").length - 1;
+      if (answers === 250) break; // which closes it
+    }
+    expect(performance.now() - began).toBeGreaterThan(150);
+    expect(await broker.ended).toBeUndefined();
+  });
+});
