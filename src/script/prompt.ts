@@ -16,7 +16,10 @@ export interface PromptOptions {
   readonly script: string;
   readonly cwd: string;
   readonly log: PermissionLog;
-  /** The terminal; absent where there is none, or where `--no-prompt` was given. */
+  /**
+   * The terminal, best opened anew as `/dev/tty`: what is read ahead from stdin would be missing to the program. Absent
+   * where there is none, or where `--no-prompt` was given.
+   */
   readonly terminal?: { readonly input: Readable; readonly output: Writable } | undefined;
   /** Told, a sentence each, what was denied without asking. */
   onDenied(sentence: string): void;
@@ -45,10 +48,12 @@ export async function grantDeclared(
   granted: Permissions,
   options: PromptOptions,
 ): Promise<Permissions> {
+  const wishes = missingPermissions(declared, granted);
+  if (wishes.length === 0) return granted; // whose terminal is left alone
   let sum = granted;
   const lines = options.terminal === undefined ? undefined : new Lines(options.terminal.input, options.terminal.output);
   try {
-    for (const wish of missingPermissions(declared, granted)) {
+    for (const wish of wishes) {
       if (isPermitted(sum, wish.permission, wish.value)) continue; // "all of it" was said meanwhile
       const yes = lines === undefined ? undefined : await ask(lines, wish, options);
       if (yes !== undefined) sum = withGranted(sum, yes);
@@ -109,16 +114,26 @@ export function visible(text: string): string {
 /** Answers, a line each; undefined once there are none. */
 class Lines {
   readonly #reader;
-  readonly #closed: Promise<undefined>;
+  readonly #ended: Promise<undefined>;
+  #hasEnded = false;
 
   constructor(input: Readable, output: Writable) {
     this.#reader = createInterface({ input, output });
-    this.#closed = new Promise((resolve) => this.#reader.once("close", () => resolve(undefined)));
-    this.#reader.on("SIGINT", () => process.kill(process.pid, "SIGINT"));
+    this.#ended = new Promise((resolve) => {
+      this.#reader.once("close", () => {
+        this.#hasEnded = true;
+        resolve(undefined);
+      });
+    });
+    this.#reader.on("SIGINT", () => {
+      this.#reader.close(); // which gives the terminal its mode back
+      process.kill(process.pid, "SIGINT");
+    });
   }
 
   async ask(question: string): Promise<string | undefined> {
-    const answer = await Promise.race([this.#reader.question(question), this.#closed]);
+    if (this.#hasEnded) return undefined;
+    const answer = await Promise.race([this.#reader.question(question), this.#ended]);
     return answer?.trim();
   }
 
