@@ -13,7 +13,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { native } from "../segment/native.js";
 import { type Address, type Ask, askSchema, type Reply } from "./asks.js";
 import type { PermissionLog } from "./audit.js";
-import { findProgram, hostOf, isPermitted, netValue, type Permissions, realPathOf } from "./permissions.js";
+import { findProgram, hostOf, isDenied, isPermitted, netValue, type Permissions, realPathOf } from "./permissions.js";
 import { flagFor, type Kind } from "./wish.js";
 
 /** Longer than any question can be, in bytes. */
@@ -137,13 +137,9 @@ async function connect(ask: Extract<Ask, { ask: "connect" }>, options: BrokerOpt
   let failure: unknown;
   for (const { address } of await addressesOf(host ?? ask.host)) {
     // A name that is granted must not lead to an address that is denied.
-    const value = netValue(address, ask.port);
-    const { deny } = options.permissions.net;
-    if (
-      value === undefined ||
-      isPermitted({ ...options.permissions, net: { allow: deny, deny: NONE } }, "net", value)
-    ) {
-      decide(options, "net", value, `connect to ${ask.host}, which is`);
+    const value = netValue(reachedAs(address) ?? address, ask.port);
+    if (value === undefined || isDenied(options.permissions, "net", value)) {
+      decide(options, "net", value, `connect to ${ask.host}, which is this address,`);
       return denied("net", value ?? address);
     }
     try {
@@ -155,8 +151,6 @@ async function connect(ask: Extract<Ask, { ask: "connect" }>, options: BrokerOpt
   }
   return failed(failure);
 }
-
-const NONE = { all: false, only: [] };
 
 /** The host that a connection is really made to: the unspecified address means this machine. */
 function reachedAs(host: string): string | undefined {
@@ -201,7 +195,7 @@ async function resolveName(ask: Extract<Ask, { ask: "resolve" }>, options: Broke
   const { allow, deny } = options.permissions.net;
   const named = allow.only.find((value) => value === host || value.replace(/:\d+$/, "") === host);
   const value = named !== undefined && !deny.only.includes(named) ? named : host;
-  if (!decide(options, "net", value, "resolve")) return denied("net", ask.host);
+  if (!decide(options, "net", value, "look it up")) return denied("net", ask.host);
   return { reply: { ok: { addresses: await addressesOf(host ?? ask.host) } } };
 }
 
@@ -290,7 +284,7 @@ function refused({ permission, value }: Extract<Ask, { ask: "refused" }>, option
 function decide(options: BrokerOptions, permission: Kind, value: string | undefined, doing: string): boolean {
   const isGranted = value !== undefined && isPermitted(options.permissions, permission, value);
   const flag = flagFor({ permission, value: value ?? "" });
-  const why = isGranted ? `asked to ${doing} it, as granted` : `asked to ${doing} it without ${flag}`;
+  const why = isGranted ? `it asked to ${doing}, as granted` : `it asked to ${doing} without ${flag}`;
   note(options, isGranted ? "grant" : "deny", permission, value ?? "", why);
   return isGranted;
 }

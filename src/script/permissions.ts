@@ -198,8 +198,12 @@ export function toFlags(permissions: Permissions): string[] {
  */
 export function isPermitted(permissions: Permissions, permission: Permission, value: string): boolean {
   if (permission === "sys") return permissions.sys;
-  const { allow, deny } = permissions[permission];
-  return covers(permission, allow, value) && !covers(permission, deny, value);
+  return covers(permission, permissions[permission].allow, value) && !isDenied(permissions, permission, value);
+}
+
+/** Whether something is denied whatever is granted. */
+export function isDenied(permissions: Permissions, kind: Kind, value: string): boolean {
+  return covers(kind, permissions[kind].deny, value);
 }
 
 /** What is declared and neither granted nor denied yet. */

@@ -1,10 +1,20 @@
 // What a script sees of its permissions, with the broker beside it: a program that stands for the script's host, in no
 // jail, so that what works here works through the broker only where a test says so.
-import { spawn } from "node:child_process";
-import { closeSync, mkdirSync, readFileSync, symlinkSync, writeFileSync, writeSync } from "node:fs";
+import { execFileSync, spawn } from "node:child_process";
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import { type AddressInfo, connect, type Server, Socket } from "node:net";
 import { join } from "node:path";
+import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PermissionLog, type PermissionLogEntry, permissionLogEntry } from "../../src/script/audit.js";
@@ -125,6 +135,31 @@ describe("two servers, one granted", () => {
   });
 });
 
+describe("TLS", () => {
+  it("goes through the broker too", async () => {
+    const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")];
+    const words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost";
+    execFileSync(
+      "openssl",
+      [...words.split(" "), "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
+      {
+        stdio: "ignore",
+      },
+    );
+    const pem = readFileSync(cert, "utf8");
+    const server = createTlsServer({ key: readFileSync(key), cert: pem }, (socket) => socket.end("secret"));
+    servers.push(server);
+    await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
+    const { port } = server.address() as AddressInfo;
+    const code = `const { connect } = await load("node:tls");
+      let text = "";
+      for await (const part of connect({ host: "localhost", port: ${port}, ca: ${JSON.stringify(pem)} })) text += part;
+      return text`;
+    expect((await inside(code, [`--allow-net=localhost:${port}`])).outcome).toEqual({ value: "secret" });
+    expect((await inside(code, [`--allow-net=localhost:${port + 1}`])).outcome.error).toBe("PermissionDenied");
+  });
+});
+
 describe("listening and names", () => {
   it("a granted port is listened at", async () => {
     const code = `const { createServer, connect } = await load("node:net");
@@ -211,6 +246,56 @@ describe("files", () => {
       expect(outcome.error).toBe("PermissionDenied");
     },
   );
+});
+
+describe("programs", () => {
+  // The kernel refuses to execute it, as it does with anything in the jail.
+  it.each([
+    `const { spawn } = await load("node:child_process");
+     await new Promise((ok, no) => spawn("/etc/passwd").on("error", no).on("exit", ok))`,
+    `const { execFileSync } = await load("node:child_process"); execFileSync("/etc/passwd")`,
+    `const { spawnSync } = await load("node:child_process"); throw spawnSync("/etc/passwd").error`,
+  ])("that are refused are denied: %s", async (code) => {
+    const { outcome, log } = await inside(code, []);
+    expect(outcome).toMatchObject({ error: "PermissionDenied", code: "EACCES" });
+    expect(outcome.message).toContain("run again with --allow-run=/etc/passwd");
+    expect(log).toEqual([expect.objectContaining({ source: "script", action: "deny", permission: "run" })]);
+  });
+
+  it("that run are as they were", async () => {
+    const code = `const { execFileSync } = await load("node:child_process"); return execFileSync("true").length`;
+    expect((await inside(code, ["--allow-run=true"])).outcome).toEqual({ value: 0 });
+  });
+});
+
+describe("lines with descriptors", () => {
+  it("have bounds, and nobody waits for who does not read", () => {
+    const [one, other] = native.socketPair();
+    expect(() => native.reply(one, "a\nb")).toThrow(expect.objectContaining({ code: "EMSGSIZE" }));
+    expect(() => native.request(one, "x".repeat(65_536))).toThrow(expect.objectContaining({ code: "EMSGSIZE" }));
+    const flood = (): void => {
+      for (;;) native.reply(one, "x".repeat(60_000));
+    };
+    expect(flood).toThrow(expect.objectContaining({ code: "EAGAIN" }));
+    closeSync(one);
+    closeSync(other);
+    expect(() => native.request(other, "x")).toThrow(expect.objectContaining({ code: "EBADF" }));
+  });
+
+  it("carry one, and end with an error when the other end is gone or says too much", () => {
+    const [one, other] = native.socketPair();
+    const file = openSync(PROGRAM, "r");
+    native.reply(one, "ä", file);
+    const { text, descriptor } = native.request(other, "hello");
+    expect(text).toBe("ä");
+    expect(fstatSync(descriptor ?? -1).ino).toBe(fstatSync(file).ino);
+    for (const fd of [file, descriptor ?? -1]) closeSync(fd);
+    writeSync(one, "a\nb\n");
+    expect(() => native.request(other, "hello")).toThrow(expect.objectContaining({ code: "EPROTO" }));
+    closeSync(one);
+    expect(() => native.request(other, "hello")).toThrow(expect.objectContaining({ code: "EPIPE" }));
+    closeSync(other);
+  });
 });
 
 it("only granted variables exist", async () => {
