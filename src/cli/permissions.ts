@@ -1,14 +1,8 @@
 /** The flags that permit something to a script; every command that runs scripts has the same ones. */
 
 import { type Command, Option } from "commander";
-import {
-  fromConfigFile,
-  fromFlags,
-  fromHeader,
-  PermissionsError,
-  type WrittenPermissions,
-} from "../script/permissions.js";
 import { EVERYTHING, KINDS, type Kind } from "../script/wish.js";
+import { fromConfigFile, fromFlags, fromHeader, PermissionsError, type WrittenPermissions } from "../script/written.js";
 import { UsageError } from "./errors.js";
 
 const GROUP = "What scripts may do:";

@@ -1,17 +1,15 @@
 /**
- * What a script may do, and how that is written: as flags of the command line, in a script's header and in a file. The
- * meanings are Deno's: what is not granted is denied, a denial beats a grant, paths hang on the working directory. All
- * values are resolved here, once: paths are real and absolute, programs are found, hosts have one spelling.
+ * What a script may do. The meanings are Deno's: what is not granted is denied, a denial beats a grant, paths hang on the
+ * working directory. All values are resolved here, once: paths are real and absolute, programs are found, hosts have one
+ * spelling.
  */
 
-import { accessSync, constants, readFileSync, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, realpathSync, statSync } from "node:fs";
 import { isIPv4 } from "node:net";
 import { basename, delimiter, dirname, join, resolve } from "node:path";
-import { z } from "zod";
 import { formatNetwork, parseNetwork } from "../policy/addresses.js";
-import { nearest, quote } from "../policy/errors.js";
-import { readSource } from "../policy/source.js";
-import { EVERYTHING, escaped, KINDS, type Kind, PERMISSIONS, type Permission, type Wish } from "./wish.js";
+import { EVERYTHING, escaped, KINDS, type Kind, type Permission, type Wish } from "./wish.js";
+import { PermissionsError, type WrittenPermissions } from "./written.js";
 
 /** Values of one kind, resolved; `only` is empty where `all` is true. */
 export interface Grant {
@@ -24,14 +22,6 @@ export type Permissions = Readonly<Record<Kind, { readonly allow: Grant; readonl
   readonly sys: boolean;
 };
 
-type Values = Readonly<Partial<Record<Permission, readonly string[]>>>;
-
-/** Permissions as somebody wrote them, not resolved yet. */
-export interface WrittenPermissions {
-  readonly allow: Values;
-  readonly deny: Values;
-}
-
 /** What written permissions are resolved against. */
 export interface Surroundings {
   /** The folder that relative paths hang on, absolute. */
@@ -40,22 +30,7 @@ export interface Surroundings {
   readonly searchPath: string;
 }
 
-/** Says in one sentence what is wrong with written permissions. */
-export class PermissionsError extends Error {
-  override readonly name = "PermissionsError";
-}
-
-const EXAMPLES: Readonly<Record<Kind, string>> = {
-  read: "./traces",
-  write: "./out",
-  net: "api.local:443",
-  env: "HOME",
-  run: "git",
-};
 const NOTHING: Grant = { all: false, only: [] };
-const MAX_CONFIG_BYTES = 100_000;
-const HEADER_EXAMPLE = "// @permissions read=./traces net=api.local:443";
-
 /** Nothing is permitted. */
 export const NO_PERMISSIONS: Permissions = {
   read: { allow: NOTHING, deny: NOTHING },
@@ -65,100 +40,6 @@ export const NO_PERMISSIONS: Permissions = {
   run: { allow: NOTHING, deny: NOTHING },
   sys: false,
 };
-
-/**
- * Permissions from flags such as `--allow-read`, `--allow-net=api.local:443,[::1]`, `--deny-run=git` and `-A`. A comma
- * within a value is written twice.
- * @throws PermissionsError for any other flag and for an empty value.
- */
-export function fromFlags(flags: readonly string[]): WrittenPermissions {
-  return written(
-    flags.flatMap((flag): Word[] => {
-      if (flag === "-A" || flag === "--allow-all") return PERMISSIONS.map((each) => ["allow", each, [EVERYTHING]]);
-      const [, sense, word] = /^--(allow|deny)-(.*)$/s.exec(flag) ?? [];
-      if (word === undefined || (sense !== "allow" && sense !== "deny")) {
-        throw new PermissionsError(`${quote(flag)}: is no permission; write such as --allow-read=./traces`);
-      }
-      return [parseWord(sense, word, flag)];
-    }),
-  );
-}
-
-/**
- * What a script declares in the comments before its first code, such as `// @permissions read=./traces net=api.local:443`:
- * the words of the flags without `--allow-`, with spaces between; `deny-…` gives something up.
- *
- * @param text - the script
- * @param file - what errors call it
- * @throws PermissionsError with the file and line.
- */
-export function fromHeader(text: string, file: string): WrittenPermissions {
-  const header = /^(?:\uFEFF)?(?:#![^\n]*\n)?(?:\s+|\/\/[^\n]*|\/\*[\s\S]*?\*\/)*/.exec(text)?.[0] ?? "";
-  return written(
-    header.split("\n").flatMap((line, at): Word[] => {
-      const declared = /^\s*(?:\/\/|\/?\*+)\s*@permissions(?=\s|$)(.*?)(?:\*\/)?\s*$/.exec(line)?.[1];
-      if (declared === undefined) return [];
-      const place = `${file}:${at + 1}`;
-      const words = declared.split(/\s+/).filter((word) => word !== "");
-      if (words.length === 0) throw new PermissionsError(`${place}: declares nothing; write such as ${HEADER_EXAMPLE}`);
-      return words.map((word) => {
-        const [, deny, rest = ""] = /^(deny-)?(.*)$/s.exec(word) ?? [];
-        return parseWord(deny === undefined ? "allow" : "deny", rest, `${place}: ${quote(word)}`);
-      });
-    }),
-  );
-}
-
-const listed = z.union([z.literal(true), z.string(), z.array(z.string())]);
-const side = z.strictObject({
-  read: listed.optional(),
-  write: listed.optional(),
-  net: listed.optional(),
-  env: listed.optional(),
-  run: listed.optional(),
-  sys: z.literal(true).optional(),
-});
-const configSchema = z.strictObject({ allow: side.optional(), deny: side.optional() });
-
-/**
- * Permissions from a YAML file: `allow: { read: [./traces], sys: true }` and `deny: …`; `true` is all of a kind.
- * @throws PermissionsError with the file, line and column.
- */
-export function fromConfigFile(file: string): WrittenPermissions {
-  let text: string;
-  try {
-    if (statSync(file).size > MAX_CONFIG_BYTES) {
-      throw new PermissionsError(`${file}: is too large; permissions have at most ${MAX_CONFIG_BYTES} bytes`);
-    }
-    text = readFileSync(file, "utf8");
-  } catch (error) {
-    if (error instanceof PermissionsError || !(error instanceof Error)) throw error;
-    const reason = "code" in error ? String(error.code) : error.message;
-    throw new PermissionsError(`${file}: cannot be read (${reason}); give a file that can`);
-  }
-  const read = readSource(text, "yaml");
-  if ("problems" in read) {
-    const [first] = read.problems;
-    throw new PermissionsError(`${file}:${first?.place.line}:${first?.place.column}: ${first?.problem}`);
-  }
-  const parsed = configSchema.safeParse(read.ok.value);
-  if (!parsed.success) {
-    const path = parsed.error.issues[0]?.path ?? [];
-    const { line, column } = read.ok.placeOf(path);
-    const example = "allow: { read: [./traces], net: [api.local:443] }";
-    throw new PermissionsError(`${file}:${line}:${column}: permissions are written such as ${example}, deny: alike`);
-  }
-  return written(
-    (["allow", "deny"] as const).flatMap((sense) =>
-      Object.entries(parsed.data[sense] ?? {}).map(([permission, values]): Word => {
-        const list = values === true ? [EVERYTHING] : typeof values === "string" ? [values] : values;
-        const known = PERMISSIONS.find((each) => each === permission) ?? "sys";
-        const { line, column } = read.ok.placeOf([sense, permission]);
-        return [sense, known, checkValues(known, list ?? [], `${file}:${line}:${column}: ${permission}`)];
-      }),
-    ),
-  );
-}
 
 /**
  * Everything that is written together: what any of them grants, and without what any of them denies.
@@ -224,11 +105,6 @@ export function withGranted(permissions: Permissions, { permission, value }: Wis
   return { ...permissions, [permission]: { allow: grant([...(allow.all ? [EVERYTHING] : allow.only), value]), deny } };
 }
 
-/** What a script gives up in its header: that holds without anybody's leave, what it asks for does not. */
-export function onlyDenied({ deny }: WrittenPermissions): WrittenPermissions {
-  return { allow: {}, deny };
-}
-
 /** All that is granted, one thing each. */
 export function grantsOf(permissions: Permissions): Wish[] {
   const wishes: Wish[] = KINDS.flatMap((kind) => {
@@ -275,46 +151,6 @@ export function hostOf(text: string): string | undefined {
 export function netValue(host: string, port: number): string | undefined {
   const known = hostOf(host);
   return known === undefined ? undefined : `${known}:${port}`;
-}
-
-type Word = readonly [sense: "allow" | "deny", permission: Permission, values: readonly string[]];
-
-function written(words: readonly Word[]): WrittenPermissions {
-  const sum: Record<"allow" | "deny", Partial<Record<Permission, string[]>>> = { allow: {}, deny: {} };
-  for (const [sense, permission, values] of words) {
-    sum[sense][permission] = [...(sum[sense][permission] ?? []), ...values];
-  }
-  return sum;
-}
-
-/** `read`, or `read=./a,./b`. */
-function parseWord(sense: "allow" | "deny", word: string, shown: string): Word {
-  const at = word.indexOf("=");
-  const name = at < 0 ? word : word.slice(0, at);
-  const permission = PERMISSIONS.find((each) => each === name);
-  if (permission === undefined) {
-    const close = nearest(name, PERMISSIONS);
-    throw new PermissionsError(`${shown}: there is no permission ${quote(name)}; the nearest is ${close}`);
-  }
-  if (at < 0) return [sense, permission, [EVERYTHING]];
-  // A comma that belongs to a value is written twice.
-  const values = word
-    .slice(at + 1)
-    .replaceAll(",,", "\0")
-    .split(",")
-    .map((value) => value.replaceAll("\0", ","));
-  return [sense, permission, checkValues(permission, values, shown)];
-}
-
-function checkValues(permission: Permission, values: readonly string[], shown: string): readonly string[] {
-  if (permission === "sys") {
-    if (values.some((value) => value !== EVERYTHING)) {
-      throw new PermissionsError(`${shown}: sys has no values; write --allow-sys`);
-    }
-  } else if (values.length === 0 || values.some((value) => value === "" || value.includes("\0"))) {
-    throw new PermissionsError(`${shown}: has an empty value; write such as ${permission}=${EXAMPLES[permission]}`);
-  }
-  return values;
 }
 
 function grant(values: readonly string[]): Grant {

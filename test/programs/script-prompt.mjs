@@ -1,8 +1,9 @@
 // Asks on its terminal for what a script would declare, and says which flags that came to.
 import { isatty } from "node:tty";
 import { PermissionLog } from "../../dist/script/audit.js";
-import { fromHeader, NO_PERMISSIONS, resolvePermissions, toFlags } from "../../dist/script/permissions.js";
+import { NO_PERMISSIONS, resolvePermissions, toFlags } from "../../dist/script/permissions.js";
 import { grantDeclared } from "../../dist/script/prompt.js";
+import { fromHeader } from "../../dist/script/written.js";
 
 const where = { cwd: "/mishap-none", searchPath: "" };
 const declared = resolvePermissions([fromHeader("// @permissions read=./traces net=api.local:443", "a.ts")], where);

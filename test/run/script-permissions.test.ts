@@ -19,7 +19,8 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PermissionLog, type PermissionLogEntry, permissionLogEntry } from "../../src/script/audit.js";
 import { type BrokerOptions, serveBroker } from "../../src/script/broker.js";
-import { fromFlags, resolvePermissions } from "../../src/script/permissions.js";
+import { resolvePermissions } from "../../src/script/permissions.js";
+import { fromFlags } from "../../src/script/written.js";
 import { native } from "../../src/segment/native.js";
 import { scratchFolder } from "./cli-harness.js";
 

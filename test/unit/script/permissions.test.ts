@@ -6,16 +6,12 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import {
   findProgram,
-  fromConfigFile,
-  fromFlags,
-  fromHeader,
   hostOf,
   isBeneath,
   isPermitted,
   missingPermissions,
   NO_PERMISSIONS,
   netValue,
-  onlyDenied,
   type Permissions,
   realPathOf,
   resolvePermissions,
@@ -23,6 +19,7 @@ import {
   withGranted,
 } from "../../../src/script/permissions.js";
 import { EVERYTHING, flagFor, KINDS, type Kind } from "../../../src/script/wish.js";
+import { fromConfigFile, fromFlags, fromHeader, onlyDenied } from "../../../src/script/written.js";
 
 const folder = realpathSync(mkdtempSync(join(tmpdir(), "mishap-permissions-")));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

@@ -2,14 +2,9 @@
 import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { PermissionLog, type PermissionLogEntry } from "../../../src/script/audit.js";
-import {
-  fromFlags,
-  isPermitted,
-  type Permissions,
-  resolvePermissions,
-  toFlags,
-} from "../../../src/script/permissions.js";
+import { isPermitted, type Permissions, resolvePermissions, toFlags } from "../../../src/script/permissions.js";
 import { grantDeclared, visible } from "../../../src/script/prompt.js";
+import { fromFlags } from "../../../src/script/written.js";
 
 const permissionsOf = (...flags: string[]): Permissions =>
   resolvePermissions([fromFlags(flags)], { cwd: "/mishap-none", searchPath: "" });
