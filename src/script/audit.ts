@@ -5,7 +5,7 @@
 
 import { closeSync, openSync, writeSync } from "node:fs";
 import { z } from "zod";
-import { PERMISSIONS } from "./wish.js";
+import { flagFor, PERMISSIONS, type Wish } from "./wish.js";
 
 /** One line of the log. */
 export const permissionLogEntry = z
@@ -39,6 +39,13 @@ export class PermissionLog {
   write(entry: Omit<PermissionLogEntry, "time">): void {
     if (this.#fd === undefined) return;
     writeSync(this.#fd, `${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`);
+  }
+
+  /** Writes what is granted at the start, by flags or a config file. */
+  writeGrants(grants: readonly Wish[], script: string): void {
+    for (const wish of grants) {
+      this.write({ source: "flags", action: "grant", ...wish, script, why: `${flagFor(wish)} was given` });
+    }
   }
 
   close(): void {

@@ -42,7 +42,8 @@ export const NO_PERMISSIONS: Permissions = {
 };
 
 /**
- * Everything that is written together: what any of them grants, and without what any of them denies.
+ * Everything that is written together: what any of them grants, without what any of them denies. A script's header comes
+ * in by `onlyDenied` alone; resolved by itself it is what the script declares.
  * @throws PermissionsError for a value that is none, such as a program that is not found.
  */
 export function resolvePermissions(all: readonly WrittenPermissions[], where: Surroundings): Permissions {

@@ -231,6 +231,34 @@ describe("files", () => {
     expect(outcome.message).toBe('read of "/etc/passwd" was denied: run again with --allow-read=/etc/passwd');
   });
 
+  it("a path that changes while it is opened leads nowhere else", async () => {
+    const raced = join(folder, "raced");
+    mkdirSync(raced);
+    const [path, link, file] = ["now", "link", "file"].map((name) => join(raced, name));
+    symlinkSync("/etc/passwd", link ?? "");
+    writeFileSync(file ?? "", "ours");
+    const swap = `const fs = require("node:fs"); const [path, link, file] = ${JSON.stringify([path, link, file])};
+      process.stdout.write("ready");
+      for (;;) for (const from of [file, link]) {
+        try { fs.unlinkSync(path); } catch {}
+        from === file ? fs.linkSync(file, path) : fs.symlinkSync("/etc/passwd", path);
+      }`;
+    const swapper = spawn(process.execPath, ["-e", swap], { stdio: ["ignore", "pipe", "ignore"] });
+    try {
+      await new Promise((resolve) => swapper.stdout.once("data", resolve));
+      const code = `const fs = await load("node:fs"); const seen = new Set();
+        for (let at = 0; at < 800; at++) {
+          try { seen.add(fs.readFileSync(${JSON.stringify(path)}, "utf8")); } catch (error) { seen.add(error.name); }
+        }
+        return [...seen]`;
+      const { outcome } = await inside(code, ["--allow-read=./raced"], { closed: [path ?? ""] });
+      const allowed = new Set(["ours", "PermissionDenied", "Error"]);
+      expect((outcome.value as string[]).filter((each) => !allowed.has(each))).toEqual([]);
+    } finally {
+      swapper.kill("SIGKILL");
+    }
+  });
+
   it("what the kernel refuses and no flag would change is as it was", async () => {
     const code = `const fs = await load("node:fs"); return fs.readdirSync(${JSON.stringify(folder)})`;
     expect((await inside(code, ["--allow-read=."], { closed: [folder] })).outcome).toMatchObject({ error: "Error" });

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { z } from "zod";
 import { PermissionLog, permissionLogEntry } from "../../../src/script/audit.js";
+import { grantsOf, NO_PERMISSIONS, withGranted } from "../../../src/script/permissions.js";
 
 it("a log is lines of JSON that its user alone may read, and goes on where it ended", () => {
   const folder = mkdtempSync(join(tmpdir(), "mishap-audit-"));
@@ -24,6 +25,14 @@ it("a log is lines of JSON that its user alone may read, and goes on where it en
   }
   const lines = readFileSync(file, "utf8").trim().split("\n");
   expect(lines.map((line) => permissionLogEntry.parse(JSON.parse(line)))).toMatchObject([entry, entry]);
+  const log = new PermissionLog(file);
+  log.writeGrants(grantsOf(withGranted(NO_PERMISSIONS, { permission: "net", value: "a:1" })), "a.ts");
+  log.close();
+  expect(JSON.parse(readFileSync(file, "utf8").trim().split("\n").at(-1) ?? "")).toMatchObject({
+    source: "flags",
+    value: "a:1",
+    why: "--allow-net=a:1 was given",
+  });
   expect(statSync(file).mode & 0o777).toBe(0o600);
   rmSync(folder, { recursive: true });
 });
