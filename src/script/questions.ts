@@ -1,0 +1,116 @@
+/**
+ * What the outside asks a script and what comes back: facts about flows, ops and time one way, answers in the form of
+ * policy files the other. All of it is plain data, because it crosses threads and processes; what comes out of the host is
+ * checked again by whoever uses it.
+ */
+
+import type { PolicyInput } from "../policy/index.js";
+import type { Flow, Op, Stats, ValidFor } from "./index.js";
+
+/** A flow as the outside knows it. */
+export type FlowFacts = Omit<Flow, "state">;
+
+/** An op as the outside knows it. */
+export type OpFacts = Omit<Op, "flow">;
+
+/** One question; `atMs` is when, in milliseconds since the run began. */
+export type Question =
+  | { readonly kind: "flow"; readonly atMs: number; readonly flow: FlowFacts }
+  | { readonly kind: "op"; readonly atMs: number; readonly flow: FlowFacts; readonly op: OpFacts }
+  | { readonly kind: "tick"; readonly atMs: number; readonly stats: Stats }
+  /** A flow closed, and its state may go. Has no answer. */
+  | { readonly kind: "closed"; readonly atMs: number; readonly flow: FlowFacts };
+
+/** Answered faults, in the form of policy files. */
+export interface Answer {
+  /** Undefined where the policy's own fields apply. */
+  readonly fields?: PolicyInput;
+  /** Left out where it is for this question alone (an op), or for the flow (onFlow). */
+  readonly validFor?: ValidFor;
+  /** onTick: the run's policies that change. */
+  readonly policies?: Readonly<Record<string, PolicyInput>>;
+}
+
+/** What is wrong with a script, and where. */
+export interface ScriptProblem {
+  /** One sentence. */
+  readonly message: string;
+  readonly file?: string;
+  /** From 1. */
+  readonly line?: number;
+  /** From 1. */
+  readonly column?: number;
+}
+
+/** What a script said and counted meanwhile, in its order. */
+export type Said =
+  | { readonly kind: "log"; readonly text: string }
+  | { readonly kind: "count" | "gauge"; readonly name: string; readonly value: number };
+
+/** What comes back. */
+export interface Reply {
+  /** Without any field where there is a problem. */
+  readonly answer: Answer;
+  readonly problem?: ScriptProblem;
+  readonly said: readonly Said[];
+}
+
+export const HOOKS = ["onFlow", "onOp", "onTick", "onReload"] as const;
+export type HookName = (typeof HOOKS)[number];
+
+/** Where hooks are written. */
+export type HookPlaces = Readonly<Partial<Record<HookName, ScriptProblemPlace>>>;
+export type ScriptProblemPlace = Required<Pick<ScriptProblem, "file" | "line" | "column">>;
+
+/** A script that loaded. */
+export interface Loaded {
+  readonly name: string;
+  readonly tickMs: number;
+  readonly hooks: HookPlaces;
+}
+
+/** What a script is loaded with. */
+export interface LoadOptions {
+  /** Its absolute path. */
+  readonly script: string;
+  readonly seed: string;
+  readonly options: Readonly<Record<string, string>>;
+  /** The run's policies, in the form of policy files. */
+  readonly policies: Readonly<Record<string, PolicyInput>>;
+  readonly limits: Limits;
+}
+
+/** What a script may take. */
+export interface Limits {
+  /** Until it has loaded, in milliseconds. */
+  readonly loadMs: number;
+  /** Until a hook has returned, in milliseconds; the run itself goes on without an answer long before. */
+  readonly hookMs: number;
+  /** Of the worker's heap, in megabytes. */
+  readonly memoryMb: number;
+}
+
+export const DEFAULT_LIMITS: Limits = { loadMs: 5000, hookMs: 1000, memoryMb: 128 };
+
+/** The hook that a question is for. */
+export const HOOK_OF = { flow: "onFlow", op: "onOp", tick: "onTick", closed: "onFlow" } as const;
+
+/** To the host, a line of JSON each. */
+export type Order =
+  | { readonly id: number; readonly kind: "load"; readonly load: LoadOptions }
+  | { readonly id: number; readonly kind: "reload" }
+  | { readonly id: number; readonly kind: "ask"; readonly question: Question };
+
+/** From the host, a line of JSON each. */
+export type Report =
+  | { readonly id: number; readonly kind: "loaded"; readonly loaded: Loaded; readonly said: readonly Said[] }
+  | { readonly id: number; readonly kind: "failed"; readonly problem: ScriptProblem }
+  | { readonly id: number; readonly kind: "reply"; readonly reply: Reply }
+  /** Something went wrong between questions. */
+  | { readonly kind: "problem"; readonly problem: ScriptProblem };
+
+/** A problem as a person reads it: `file:line:column: sentence`. */
+export function problemText({ file, line, column, message }: ScriptProblem): string {
+  const place = [file, line, column].filter((part) => part !== undefined).join(":");
+  return place === "" ? message : `${place}: ${message}`;
+}
