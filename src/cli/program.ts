@@ -20,6 +20,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   run: () => import("./run.js"),
   policy: () => import("./policy.js"),
   recording: () => import("./recording.js"),
+  script: () => import("./script.js"),
   stop: () => import("./stop.js"),
   observe: () => import("./observe.js"),
   doctor: () => import("./doctor.js"),

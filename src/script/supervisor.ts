@@ -47,6 +47,9 @@ export class ScriptError extends Error {
 
 type Distribute<T> = T extends unknown ? Omit<T, "id"> : never;
 
+/** A host whose script has loaded. */
+export type StartedHost = ScriptHost & { readonly loaded: Loaded };
+
 /** A script that runs in a process of its own. */
 export class ScriptHost {
   readonly #options: HostOptions;
@@ -67,7 +70,7 @@ export class ScriptHost {
   }
 
   /** Starts a host and loads the script. Throws a {@link ScriptError}. */
-  static async start(options: HostOptions): Promise<ScriptHost & { readonly loaded: Loaded }> {
+  static async start(options: HostOptions): Promise<StartedHost> {
     const host = new ScriptHost(options);
     try {
       return Object.assign(host, { loaded: await host.#start() });

@@ -5,11 +5,14 @@ import type { ScriptProblem, ScriptProblemPlace } from "../questions.js";
 
 /** Where mishap itself lives: its frames are not the user's. */
 const OWN = new URL("../../", import.meta.url).href;
+/** The ready-made scripts, which are treated as the user's wherever this package is installed. */
+const READY_MADE = new URL("../../../scripts/", import.meta.url).href;
 const FRAME = /(file:\/\/[^\s?)]+)(?:\?[^\s:)]*)?:(\d+)(?::(\d+))?/g;
 const PLACED = /^(\/.*?):(\d+):(\d+): ([\s\S]*)$/;
 
 /** Whether code at a URL is the user's. */
 export function isUsers(url: string): boolean {
+  if (url.startsWith(READY_MADE)) return true;
   return url.startsWith("file://") && !url.startsWith(OWN) && !url.includes("/node_modules/");
 }
 

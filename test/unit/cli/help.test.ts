@@ -35,6 +35,7 @@ describe("help", () => {
       "run",
       "policy",
       "recording",
+      "script",
       "stop",
       "observe",
       "doctor",
