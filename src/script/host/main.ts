@@ -37,5 +37,9 @@ createInterface({ input: control }).on("line", async (line) => {
   const order: Order = JSON.parse(line); // the outside is trusted
   report(await carryOut(order));
 });
-control.on("error", () => process.exit(0));
-control.on("close", () => process.exit(0));
+// Not by process.exit, which waits for workers, of which one may never end.
+const end = (): void => {
+  process.kill(process.pid, "SIGKILL");
+};
+control.on("error", end);
+control.on("close", end);
