@@ -16,11 +16,14 @@ Examples:
 
 const READY_MADE = fileURLToPath(new URL("../../scripts/", import.meta.url));
 const MAX_FLOWS = 10_000;
+const UNSAFE = ["--unsafe-no-jail", "run the script even where the kernel cannot jail it"] as const;
 
-/** The command that makes a jail for scripts; none yet. */
-const LAUNCH: readonly string[] = [];
+interface Unsafe {
+  /** Without Landlock, goes on. */
+  readonly unsafeNoJail?: boolean;
+}
 
-interface TestFlags {
+interface TestFlags extends Unsafe {
   readonly flows: string;
   readonly recording?: string;
   readonly seed: string;
@@ -47,6 +50,7 @@ export function define(program: Command): void {
       "Type-checks a script and loads it; says what is wrong with line and column, and exits 1 if anything is.",
     )
     .argument("<file>", "a script: .ts, .mts, .js or .mjs")
+    .option(...UNSAFE)
     .action(check);
   script
     .command("test")
@@ -64,6 +68,7 @@ export function define(program: Command): void {
       (value: string, all: readonly string[]) => [...all, value],
       [],
     )
+    .option(...UNSAFE)
     .option("--json", "for machines")
     .action(test);
   script
@@ -74,7 +79,7 @@ export function define(program: Command): void {
     .action(list);
 }
 
-async function check(file: string): Promise<void> {
+async function check(file: string, { unsafeNoJail }: Unsafe): Promise<void> {
   const script = existing(file);
   const { typeProblems } = await import("../script/check.js");
   const { problemText } = await import("../script/questions.js");
@@ -84,7 +89,7 @@ async function check(file: string): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  const host = await hostOf(script, "0x1", {});
+  const host = await hostOf(script, "0x1", {}, unsafeNoJail);
   if (host === undefined) return;
   const { name, hooks } = host.loaded;
   await host.close();
@@ -102,7 +107,7 @@ async function test(file: string, flags: TestFlags): Promise<void> {
     flags.recording === undefined
       ? simulatedTraffic(flowsOf(flags.flows))
       : recordedTraffic(await (await import("./recordings.js")).open(flags.recording));
-  const host = await hostOf(script, seed, optionsOf(flags.scriptOption));
+  const host = await hostOf(script, seed, optionsOf(flags.scriptOption), flags.unsafeNoJail);
   if (host === undefined) return;
   const trial = new Trial();
   trial.say(host.said);
@@ -140,9 +145,22 @@ async function list({ json }: { readonly json?: boolean }): Promise<void> {
 }
 
 /** The script in its host; what is wrong with it is said, and there is none. */
-async function hostOf(script: string, seed: string, options: Record<string, string>): Promise<StartedHost | undefined> {
-  const { ScriptError, ScriptHost } = await import("../script/supervisor.js");
-  const { DEFAULT_LIMITS } = await import("../script/questions.js");
+async function hostOf(
+  script: string,
+  seed: string,
+  options: Record<string, string>,
+  unsafe = false,
+): Promise<StartedHost | undefined> {
+  const { CONTROL_FD, ScriptError, ScriptHost } = await import("../script/supervisor.js");
+  const { DEFAULT_LIMITS, problemText } = await import("../script/questions.js");
+  const { graphOf } = await import("../script/graph.js");
+  const { jailLaunch } = await import("../script/jail.js");
+  const { files, problems } = await graphOf(script, () => false);
+  for (const problem of problems) printToStderr(`${problemText(problem)}\n`);
+  if (problems.length > 0) {
+    process.exitCode = 1;
+    return undefined;
+  }
   try {
     const onLine = (source: string, text: string): void => printError(`${source} of the script: ${text}`);
     return await ScriptHost.start({
@@ -151,7 +169,7 @@ async function hostOf(script: string, seed: string, options: Record<string, stri
       options,
       policies: {},
       limits: DEFAULT_LIMITS,
-      launch: LAUNCH,
+      launch: jailLaunch({ descriptors: [CONTROL_FD], files, unsafe }),
       onLine,
     });
   } catch (error) {

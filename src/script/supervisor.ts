@@ -19,7 +19,8 @@ import {
 } from "./questions.js";
 
 const MAIN = fileURLToPath(new URL("./host/main.js", import.meta.url));
-const CONTROL_FD = 3;
+/** The host's end of the control channel. */
+export const CONTROL_FD = 3;
 const MAX_LINE_BYTES = 1 << 20;
 const MAX_RESTARTS = 5;
 const FIRST_BACK_OFF_MS = 100;

@@ -1,11 +1,14 @@
 /** `mishap script`, as a user runs it: what is wrong has the user's own file, line and column. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { fileURLToPath } from "node:url";
+import { beforeEach, describe, expect, it } from "vitest";
 import { DEFAULT_LIMITS, type FlowFacts, type Question } from "../../dist/script/questions.js";
 import { ScriptHost, type StartedHost } from "../../dist/script/supervisor.js";
 import { mishap, scratchFolder } from "./cli-harness.js";
 
+const LAUNCHER = fileURLToPath(new URL("../../build/Release/mishap-jail", import.meta.url));
 const folder = scratchFolder();
 const file = (name: string, text: string): string => {
   const path = join(folder, name);
@@ -57,6 +60,43 @@ ${policy("  flowState: () => ({ n: limit }),\n  onFlow: (flow) => (hosts.include
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: expect.stringMatching(/^.*endless\.js:7:\d+: the script did not return within 5000 ms/),
+    });
+  });
+});
+
+/** Why scripts are not jailed here; undefined where they are. */
+const unjailed = spawnSync(LAUNCHER, ["--", "/bin/true"], { encoding: "utf8" }).stderr || undefined;
+
+describe("the jail", () => {
+  beforeEach(({ skip }) => skip(unjailed !== undefined, unjailed));
+
+  it.each([
+    ["read a file", `readFileSync("/etc/passwd")`, "EACCES"],
+    ["read beside itself", `readFileSync(new URL("./beside.txt", import.meta.url))`, "EACCES"],
+    ["write", `writeFileSync(new URL("./written", import.meta.url), "")`, "EACCES"],
+    ["start a program", `execFileSync("/bin/true")`, "EPERM"],
+  ])("does not let a script %s", async (what, attempt, code) => {
+    file("beside.txt", "secret");
+    const path = file(
+      `${what.replaceAll(" ", "-")}.ts`,
+      `import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+let came = "nothing";
+try { ${attempt}; } catch (error) { came = (error as { code: string }).code; }
+${policy("  onFlow: (_, ctx) => { ctx.log('came: ' + came); return {}; },")}`,
+    );
+    const { stdout } = await mishap("script", "test", path, "--flows", "1");
+    expect(stdout).toContain(`log: came: ${code}`);
+    expect(existsSync(join(folder, "written"))).toBe(false);
+  });
+
+  it("does not let a script import from elsewhere, and says what would", async () => {
+    const elsewhere = file("elsewhere/part.ts", "export const n = 1;\n");
+    const path = file("inner/script.ts", `import { n } from "../elsewhere/part.ts";\n${policy("  tickMs: n,")}`);
+    const { code, stderr } = await mishap("script", "test", path);
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: `${path}:1:20: imports ${elsewhere}, which needs --allow-read=${elsewhere}\n`,
     });
   });
 });
