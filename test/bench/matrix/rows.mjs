@@ -291,7 +291,8 @@ async function measureClient(row, stage, plan) {
   const counted = readSamples ? plan.connections * (plan.requests + WARM_UP) - samples.length : 0;
   // What the server saw from an answer to the next request has no holding in it.
   const heldMs = readSamples || readSays ? seen.held_ms : [];
-  return { subject, samples, doneAtMs: atMs(seen.samples), heldMs, gaps: !readSamples, lost: lost + counted, says };
+  const gaps = heldMs.length > 0 && !readSamples;
+  return { subject, samples, doneAtMs: atMs(seen.samples), heldMs, gaps, lost: lost + counted, says };
 }
 
 async function measureSqlClient(row, stage, plan) {
