@@ -17,6 +17,8 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports["layout"] = Napi::Function::New(env, export_layout, "layout");
   exports["histogramBucketFloors"] = Napi::Function::New(env, export_bucket_floors, "histogramBucketFloors");
   exports["NativeSegment"] = export_segment_class(env);
+  exports["Mailbox"] = export_mailbox_class(env);
+  exports["createMailbox"] = Napi::Function::New(env, create_mailbox, "createMailbox");
   exports["isAbandoned"] = Napi::Function::New(env, is_abandoned, "isAbandoned");
   exports["hideProcess"] = Napi::Function::New(env, hide_process, "hideProcess");
   exports["socketPair"] = Napi::Function::New(env, socket_pair, "socketPair");

@@ -11,6 +11,8 @@ namespace mishap {
 Napi::Value export_layout(const Napi::CallbackInfo& info);
 Napi::Value export_bucket_floors(const Napi::CallbackInfo& info);
 Napi::Function export_segment_class(Napi::Env env);
+Napi::Function export_mailbox_class(Napi::Env env);
+Napi::Value create_mailbox(const Napi::CallbackInfo& info);
 Napi::Value is_abandoned(const Napi::CallbackInfo& info);
 Napi::Value spawn_target(const Napi::CallbackInfo& info);
 void hide_process(const Napi::CallbackInfo& info);

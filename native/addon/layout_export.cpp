@@ -8,7 +8,7 @@
 
 namespace mishap {
 
-static_assert(kLayoutHash == 0xd38d0199480cd042ull,
+static_assert(kLayoutHash == 0xaf365a7a16dc165full,
               "the layout changed: change src/segment, its test, docs/contract.md and this hash with it");
 
 namespace {
@@ -70,6 +70,11 @@ constexpr Constant kConstants[] = {
     {"headerRecordPayload", kHeaderRecordPayload},
     {"headerDecided", kHeaderDecided},
     {"headerPortless", kHeaderPortless},
+    {"headerScript", kHeaderScript},
+    {"asksFlow", kAsksFlow},
+    {"asksOps", kAsksOps},
+    {"answers", kAnswers},
+    {"maxLanes", kMaxLanes},
     {"histogramUnitShift", kHistogramUnitShift},
     {"histogramSubBits", kHistogramSubBits},
     {"histogramOctaves", kHistogramOctaves},

@@ -85,6 +85,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
                            InstanceMethod<&NativeSegment::read_processes>("readProcesses"),
                            InstanceMethod<&NativeSegment::read_flows>("readFlows"),
                            InstanceMethod<&NativeSegment::carried>("carried"),
+                           InstanceMethod<&NativeSegment::flow_counts>("flowCounts"),
                            InstanceMethod<&NativeSegment::totals>("totals"),
                            InstanceMethod<&NativeSegment::accounts>("accounts"),
                            InstanceMethod<&NativeSegment::drain_journal>("drainJournal"),
@@ -368,6 +369,29 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     return totals;
   }
 
+  // flowCounts(): eight doubles a flow: the low 53 bits of its key, whether it is open, ops, connects, connects that carried
+  // nothing, resets, bytes up, bytes down.
+  Napi::Value flow_counts(const Napi::CallbackInfo& info) {
+    const Segment& segment = open_segment(info.Env());
+    std::vector<double> counts;
+    for (u32 i = 0; i < segment.count.flows; i++) {
+      const Flow& flow = segment.flows[i];
+      const Role role = static_cast<Role>(load(&flow.role));
+      if (load_acquire(&flow.cookie) == 0 || role == Role::Resolver || load(&flow.policy) < 0) continue;
+      const bool open = load(&flow.state) == static_cast<u8>(FlowState::Open), connects = role == Role::Connector;
+      const u64 up = load(&flow.up.bytes), down = load(&flow.down.bytes);
+      for (double each : {static_cast<double>(load(&flow.key) & ((1ull << 53) - 1)), static_cast<double>(open),
+                          static_cast<double>(load(&flow.up.ops) + load(&flow.down.ops)), static_cast<double>(connects),
+                          static_cast<double>(connects && !open && up + down == 0),
+                          static_cast<double>(load(&flow.state) == static_cast<u8>(FlowState::Reset)), static_cast<double>(up),
+                          static_cast<double>(down)})
+        counts.push_back(each);
+    }
+    Napi::Float64Array result = Napi::Float64Array::New(info.Env(), counts.size());
+    std::copy(counts.begin(), counts.end(), result.Data());
+    return result;
+  }
+
   Napi::Value totals(const Napi::CallbackInfo& info) {
     const Segment& segment = open_segment(info.Env());
     u64 ops = load(&segment.header->folded_ops);
@@ -450,7 +474,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     memcpy(const_cast<Decided*>(segment.decided), entries.data(), entries.size() * sizeof(Decided));
   }
 
-  // activate(defaultPolicy, flags, runSeed): takes the lock, starts the lease, puts the segment in force.
+  // activate(defaultPolicy, flags, runSeed, scriptPatienceNs): takes the lock, starts the lease, puts the segment in force.
   void activate(const Napi::CallbackInfo& info) {
     const Segment& segment = open_segment(info.Env());
     if (!created_) throw Napi::Error::New(info.Env(), "only the process that created a segment can put it in force");
@@ -468,6 +492,8 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     store(&header->default_policy, policy);
     __atomic_fetch_or(&header->flags, flags, __ATOMIC_RELAXED);  // publishing rules may have set others
     store(&header->run_seed, seed);
+    const double patience_ns = info[3].IsNumber() ? info[3].As<Napi::Number>().DoubleValue() : 0;
+    store(&header->script_patience_ns, static_cast<u64>(patience_ns > 0 && patience_ns < 1e12 ? patience_ns : 0));
     store(&header->owner_pid, static_cast<i32>(getpid()));
     store(&header->owner_start, start_time(getpid()));
     store(&header->epoch_ns, monotonic_ns());

@@ -54,7 +54,7 @@ MISHAP_STRUCT(FlowDirection, 80, "A flow's state in one direction.", MISHAP_FLOW
   FIELD(u64, wait_since_ns, "first empty receive since the last progress; 0 none")                    \
   FIELD(u64, owner_process, "whose thread's binding holds: pid << 32 | low half of its start time")   \
   FIELD(i32, owner_tid, "that thread; 0 whichever uses the socket")                                   \
-  FIELD(u32, reserved, "zero")                                                                        \
+  FIELD(u32, answer, "what a script answered for the flow (engine/answers.cpp); 0 not asked")         \
   FIELD(u64, rtt_ns, "measured while connecting")                                                     \
   FIELD(FlowDirection, up, "uplink")                                                                  \
   FIELD(FlowDirection, down, "downlink")                                                             \
@@ -63,7 +63,7 @@ MISHAP_STRUCT(FlowDirection, 80, "A flow's state in one direction.", MISHAP_FLOW
   FIELD(u64, line_tail_due_ns, "when the last of them leaves: nothing sent later leaves before")      \
   FIELD(i32, line_error, "errno that the line met when it sent, for the program's next call; 0 none")  \
   FIELD(u32, line_room, "a futex: counts the times that bytes left a line somebody waits for")        \
-  ARRAY(u64, spare, 2, "zero: whole cache lines a flow")
+  ARRAY(u64, op_answers, 2, "by direction: what it answered for an op, then how far that stands")
 MISHAP_STRUCT(Flow, 320, "A flow.", MISHAP_FLOW)
 
 }  // namespace mishap

@@ -34,6 +34,7 @@ constexpr u32 kHeaderRecordAll = 128;  // ops that continued are journalled too
 constexpr u32 kHeaderDecided = 256;    // nothing is drawn: what happens is in the region of decisions
 constexpr u32 kHeaderPortless = 512;   // ports that pass, of peers on this host, are no part of a flow's identity
 constexpr u32 kHeaderRecordPayload = 1024;  // what ops carried is journalled, byte for byte
+constexpr u32 kHeaderScript = 2048;         // a script is asked: its mailbox is at SEGMENT.mailbox
 
 #define MISHAP_REGION_ENTRY(FIELD, ARRAY)             \
   FIELD(u64, offset, "bytes from the start of the segment") \
@@ -54,7 +55,7 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   FIELD(u64, lease_expiry_ns, "CLOCK_MONOTONIC; past it every call passes through")                     \
   FIELD(u64, epoch_ns, "CLOCK_MONOTONIC; the origin of schedules")                                      \
   FIELD(u32, generation, "changes with every policy, target or binding; resolved flows look again")     \
-  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches, 64 writers wait for room in the journal, 128 ops that continued are in it, 256 nothing is drawn, what happens was decided, 512 passing ports are no part of identities, 1024 payload is in the journal") \
+  FIELD(u32, flags, "1 journal on, 2 unix sockets in force, 4 host names needed, 8 threads have bindings, 16 faults by setpriority, 32 the kernel watches, 64 writers wait for room in the journal, 128 ops that continued are in it, 256 nothing is drawn, what happens was decided, 512 passing ports are no part of identities, 1024 payload is in the journal, 2048 a script is asked") \
   FIELD(u64, run_seed, "the seed of the run; rows without one of their own use it")                     \
   FIELD(u64, flows_opened, "flows seen since the start")                                                \
   FIELD(u64, folded_ops, "ops of flows whose slot was reused")                                          \
@@ -67,7 +68,11 @@ MISHAP_STRUCT(RegionEntry, 16, "Where a region lies.", MISHAP_REGION_ENTRY)
   ARRAY(u64, fallbacks, 9, "calls passed through, by reason")                                           \
   FIELD(i32, courier_pid, "the process that holds the lines out; 0 none")                               \
   FIELD(u32, histograms_used, "rows of that region given to policies")                                  \
-  ARRAY(u64, reserved, 17, "zero")                                                                      \
+  FIELD(u64, script_patience_ns, "how long a program waits for a script's answer")                      \
+  FIELD(u64, script_asked, "questions that a script was asked")                                         \
+  FIELD(u64, script_late, "of these, not answered in time")                                             \
+  FIELD(u64, script_unserved, "questions that nobody was there to answer, so that they were not asked") \
+  ARRAY(u64, reserved, 13, "zero")                                                                      \
   ARRAY(RegionEntry, regions, 11, "rows, targets, bindings, processes, owners, flows, links, stats, histograms, journal, decided")
 MISHAP_STRUCT(Header, 576, "The segment's first bytes.", MISHAP_HEADER)
 static_assert(kRegions == 11 && kFallbacks == 9);

@@ -15,7 +15,7 @@ constexpr u32 kPayloadBytes = 88;  // that one event holds
   FIELD(u64, turn, "position + 1 once readable")                                        \
   FIELD(u64, key, "the flow's identity hash")                                           \
   FIELD(u64, unit, "number of the unit of chance, or of the call for the payload stage") \
-  FIELD(i64, value, "what was chosen: ns of a delay, retransmissions lost too, copies, units that may overtake") \
+  FIELD(i64, value, "what was chosen: ns of a delay, retransmissions lost too, copies, units that may overtake; answered: its row and, from bit 12 on, generation") \
   FIELD(u64, at_ns, "CLOCK_MONOTONIC: of the call, or of the arrival, that was decided") \
   FIELD(u32, bytes, "of the unit, or of the whole op where it continued or its payload changed; 0 connect and dns; kind 3: that it holds") \
   FIELD(u32, offset, "bytes of the unit before what was decided: where a limit was met within it; kind 3: of the call before these") \

@@ -5,6 +5,7 @@
 #include "header.h"
 #include "journal.h"
 #include "kernel.h"
+#include "mailbox.h"
 #include "row.h"
 #include "stats.h"
 #include "tables.h"
@@ -19,6 +20,8 @@ constexpr const StructLayout* kLayout[] = {
     &layout_of::FlowDirectionFields::layout, &layout_of::LinkFields::layout,    &layout_of::StatsFields::layout,
     &layout_of::HistogramFields::layout, &layout_of::EventFields::layout,    &layout_of::KernelSocketFields::layout,
     &layout_of::KernelArrivalFields::layout, &layout_of::DecidedFields::layout,
+    &layout_of::MailboxHeaderFields::layout, &layout_of::MailboxLaneFields::layout,      &layout_of::MailboxSlotFields::layout,
+    &layout_of::ScriptQuestionFields::layout, &layout_of::ScriptAnswerFields::layout,
 };
 
 // FNV-1a over every name, type, offset and size.

@@ -5,6 +5,7 @@
 #include "flow.h"
 #include "header.h"
 #include "journal.h"
+#include "mailbox.h"
 #include "tables.h"
 #include "types.h"
 
@@ -110,6 +111,7 @@ constexpr NamedValue kVerdictNames[] = {
     named("reorder", Verdict::Reorder),
     named("duplicate", Verdict::Duplicate),
     named("skipped", Verdict::Skipped),
+    named("answered", Verdict::Answered),
 };
 static_assert(sizeof(kVerdictNames) / sizeof(NamedValue) == kVerdicts);
 
@@ -199,6 +201,14 @@ constexpr NamedValue kEventKindNames[] = {
     named("payload", EventKind::Payload),
 };
 
+constexpr NamedValue kAskingNames[] = {named("flow", Asking::Flow), named("op", Asking::Op)};
+constexpr NamedValue kStandingNames[] = {
+    named("op", Standing::Op),
+    named("units", Standing::Units),
+    named("ms", Standing::Time),
+    named("flow", Standing::Flow),
+};
+
 #define MISHAP_NAMES(Enum) EnumNames{#Enum, sizeof(k##Enum##Names) / sizeof(NamedValue), k##Enum##Names}
 constexpr EnumNames kEnums[] = {
     MISHAP_NAMES(State),
@@ -224,6 +234,8 @@ constexpr EnumNames kEnums[] = {
     MISHAP_NAMES(FlowState),
     MISHAP_NAMES(OwnerSource),
     MISHAP_NAMES(EventKind),
+    MISHAP_NAMES(Asking),
+    MISHAP_NAMES(Standing),
 };
 #undef MISHAP_NAMES
 

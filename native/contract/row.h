@@ -65,7 +65,7 @@ MISHAP_STRUCT(RowDirection, 48, "What holds in one direction: the common field, 
   FIELD(u8, find_length, "bytes of replace_find, at most 32")                                    \
   FIELD(u8, replace_length, "bytes of replace_with, at most 32")                                 \
   FIELD(u8, withdrawn, "1: unregistered; kept for evidence, in nobody's force")                  \
-  FIELD(u8, reserved, "zero")                                                                    \
+  FIELD(u8, script_asks, "bits: 1 a script is asked about flows, 2 connects, 4 sends, 8 recvs, 16 dns")  \
   FIELD(u32, mutation_every_n, "cadence: every n-th call of a direction; 1 each")                \
   FIELD(u32, corrupt_count, "bytes to corrupt")                                                  \
   FIELD(u64, corrupt_seed, "0: the row's seed")                                                  \

@@ -39,7 +39,7 @@ enum class Account : u8 {
 constexpr u32 kAccounts = static_cast<u32>(Account::Count);
 
 #define MISHAP_STATS(FIELD, ARRAY)                                                                \
-  ARRAY(u64, verdicts, 90, "9 stages x 10 verdicts; continue and skipped are derived by the reader") \
+  ARRAY(u64, verdicts, 99, "9 stages x 11 verdicts; continue and skipped are derived by the reader, answered is not counted") \
   ARRAY(u64, applied, 34, "17 faults x 2 directions: real effects counted where they happened")   \
   ARRAY(u64, gated_units, 2, "units carried while the schedule was off, by direction")            \
   ARRAY(u64, gated_ops, 2, "ops carried while the schedule was off, by direction")                \
@@ -51,7 +51,7 @@ constexpr u32 kAccounts = static_cast<u32>(Account::Count);
   FIELD(u64, lost_held_bytes, "bytes held back that their process took with it")                  \
   ARRAY(u64, accounts, 8, "bytes dropped, cut, injected, duplicated x 2 directions; where the kernel watches") \
   ARRAY(u16, histograms, 24, "12 timed faults x 2 directions: 1 + row of the histograms region; 0 none")
-MISHAP_STRUCT(Stats, 1200, "Counters of a policy.", MISHAP_STATS)
+MISHAP_STRUCT(Stats, 1272, "Counters of a policy.", MISHAP_STATS)
 
 #define MISHAP_HISTOGRAM(FIELD, ARRAY)                                                            \
   FIELD(u64, count, "samples")                                                                    \
@@ -62,6 +62,6 @@ MISHAP_STRUCT(Stats, 1200, "Counters of a policy.", MISHAP_STATS)
   ARRAY(u32, buckets, 5120, "log-linear, see native/contract/stats.h")
 MISHAP_STRUCT(Histogram, 20520, "Delivered time of one fault of one policy in one direction.", MISHAP_HISTOGRAM)
 static_assert(kAccounts * kDirections == 8);
-static_assert(kHistogramBuckets == 5120 && kFaults == 17 && kTimedFaults == 12 && kStages == 9 && kVerdicts == 10);
+static_assert(kHistogramBuckets == 5120 && kFaults == 17 && kTimedFaults == 12 && kStages == 9 && kVerdicts == 11);
 
 }  // namespace mishap

@@ -47,7 +47,7 @@ enum class Stage : u8 {
   Count
 };
 
-enum class Verdict : u8 { Continue, Delay, Drop, Timeout, Error, NxDomain, Mutate, Reorder, Duplicate, Skipped, Count };
+enum class Verdict : u8 { Continue, Delay, Drop, Timeout, Error, NxDomain, Mutate, Reorder, Duplicate, Skipped, Answered, Count };
 
 // What a user asks for and evidence answers for. The first kTimedFaults take time and own a histogram.
 enum class Fault : u8 {

@@ -80,6 +80,18 @@ void decide_start(const Unit& unit, const Decided& entry, Fault fault, i64 value
 
 }  // namespace
 
+const ReadyRow* decided_row(const Call& call, u64 unit, u64 offset, const ReadyRow* own) {
+  u64* standing = &call.flow->op_answers[static_cast<u32>(call.direction)];
+  u64 policy = load(standing);
+  each_decided(call, unit, [&](const Decided& entry) {
+    const bool answers = load(&entry.verdict) == static_cast<u8>(Verdict::Answered);
+    if (answers && load(&entry.offset) <= offset) policy = static_cast<u64>(load(&entry.value));
+  });
+  if (policy != load(standing)) store(standing, policy);
+  const ReadyRow* ready = policy && policy < call.segment->count.policies ? ready_row(*call.segment, static_cast<i32>(policy)) : nullptr;
+  return ready ? ready : own;
+}
+
 // `offset`: of the unit's bytes that are through. *bytes is cut where the conversation is to end later in the unit.
 void decide(const Unit& unit, u64 offset, u64* bytes, Decision* decision) {
   FlowDirection& state = unit.state;
@@ -89,6 +101,7 @@ void decide(const Unit& unit, u64 offset, u64* bytes, Decision* decision) {
   each_decided(unit.call, unit.number, [&](const Decided& entry) {
     const Fault fault = static_cast<Fault>(load(&entry.fault));
     const i64 value = load(&entry.value);
+    if (load(&entry.verdict) == static_cast<u8>(Verdict::Answered)) return;
     if (fault == Fault::SessionBudget || fault == Fault::HalfOpen) {
       const u64 at = load(&entry.offset);
       if (at <= offset) state.over = static_cast<u8>(fault == Fault::HalfOpen ? Stage::Transport : Stage::SessionGuard);

@@ -117,6 +117,17 @@ void record_continued(Call* call) {
   push_event(*call->segment, event, &call->room_patience_ns);
 }
 
+// Where a script was asked: which of its answers decided this op.
+void record_answer(Call* call) {
+  if (!call->asked || !call->progressed || call->decided || !journals(*call->segment, kHeaderRecord)) return;
+  Event event = event_of(*call->flow, call->policy, call->kind, call->direction, call->first_unit, call->carried);
+  event.at_ns = call->now_ns;
+  event.offset = call->first_offset;
+  event.verdict = static_cast<u8>(Verdict::Answered);
+  event.value = call->answer;
+  push_event(*call->segment, event, &call->room_patience_ns);
+}
+
 // Counts and journals what one unit's decision was, stage by stage. Rate is left out: it depends on the clock.
 void emit_decision(Call* call, const Piece& piece) {
   const Decision& d = piece.decision;
@@ -163,21 +174,49 @@ bool delays(const Row& row) {
 
 }  // namespace
 
+namespace {
+
+Wants wants_of(const Segment& segment, const Row& row) {
+  const bool ops = row.script_asks & kAsksOps;  // it may answer anything
+  const bool dated = ops || row.down.latency_ns || row.down.jitter_ns, limited = row.faults & bit(Fault::RecvTimeout);
+  return {
+      .anything = row.script_asks || row.faults != 0 || journals(segment, kHeaderRecordAll | kHeaderRecordPayload),
+      .dated = dated,
+      .delays = ops || delays(row),
+      .rated = ops || is_rated(row.up) || is_rated(row.down),
+      .holds = ops || ((row.faults & bit(Fault::PacketReorder)) && row.reorder_ppm),
+      .undated = !dated && !limited && !journals(segment, kHeaderRecordPayload),
+      .payload = ops || (row.faults & bit(Fault::PayloadMutation)) != 0,
+      .downlink_only = downlink_only(row) != 0,
+      .guarded = (row.faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
+      .recv_limit_ns = limited ? row.recv_timeout_ns : 0,
+  };
+}
+
+}  // namespace
+
 Wants wants(const Segment& segment, i32 policy) {
   const Row* row = cached_row(segment, policy);
-  if (!row) return {};
-  const bool dated = row->down.latency_ns || row->down.jitter_ns, limited = row->faults & bit(Fault::RecvTimeout);
+  return row ? wants_of(segment, *row) : Wants{};
+}
+
+Wants wants(const Segment& segment, Flow* flow) {
+  const ReadyRow* own = ready_row(segment, load(&flow->policy));
+  if (!own) return {};
+  if (!own->row.script_asks || ((own->row.script_asks & kAsksOps) && !answered_for_good(segment, flow))) return wants_of(segment, own->row);
+  const Wants up = wants_of(segment, deciding_row(segment, flow, OpKind::Send, Direction::Uplink, 0, own, nullptr)->row);
+  const Wants down = wants_of(segment, deciding_row(segment, flow, OpKind::Recv, Direction::Downlink, 0, own, nullptr)->row);
   return {
-      .anything = row->faults != 0 || journals(segment, kHeaderRecordAll | kHeaderRecordPayload),
-      .dated = dated,
-      .delays = delays(*row),
-      .rated = is_rated(row->up) || is_rated(row->down),
-      .holds = (row->faults & bit(Fault::PacketReorder)) && row->reorder_ppm,
-      .undated = !dated && !limited && !journals(segment, kHeaderRecordPayload),
-      .payload = (row->faults & bit(Fault::PayloadMutation)) != 0,
-      .downlink_only = downlink_only(*row) != 0,
-      .guarded = (row->faults & (bit(Fault::SessionBudget) | bit(Fault::HalfOpen))) != 0,
-      .recv_limit_ns = limited ? row->recv_timeout_ns : 0,
+      .anything = true,  // a script is told what its flows carry
+      .dated = up.dated || down.dated,
+      .delays = up.delays || down.delays,
+      .rated = up.rated || down.rated,
+      .holds = up.holds || down.holds,
+      .undated = up.undated && down.undated,
+      .payload = up.payload || down.payload,
+      .downlink_only = up.downlink_only || down.downlink_only,
+      .guarded = up.guarded || down.guarded,
+      .recv_limit_ns = down.recv_limit_ns,
   };
 }
 
@@ -189,9 +228,11 @@ bool may_be_over(const Segment& segment, Flow* flow, u64 now_ns) {
     finish(&call);
     return decision.outcome != Verdict::Continue && (decision.fault == Fault::SessionBudget || decision.fault == Fault::HalfOpen);
   }
-  const Row* row = cached_row(segment, load(&flow->policy));
+  const ReadyRow* ready = ready_row(segment, load(&flow->policy));
   u64 first = load(&flow->first_op_ns);
-  if (!row || !first) return false;
+  if (!ready || !first) return false;
+  if (ready->row.script_asks) ready = deciding_row(segment, flow, OpKind::Recv, Direction::Downlink, now_ns, ready, nullptr);
+  const Row* row = &ready->row;
   u64 up = load(&flow->up.bytes), down = load(&flow->down.bytes);
   // A ramp only widens these limits. One that is not set is 0.
   auto reached = [](u64 value, u64 limit) { return limit && value >= limit; };
@@ -204,8 +245,15 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   call->segment = &segment;
   call->flow = flow;
   call->policy = load(&flow->policy);
-  call->row = cached_row(segment, call->policy);
-  if (!call->row) return Begun::NoRow;
+  const ReadyRow* ready = ready_row(segment, call->policy);
+  if (!ready) return Begun::NoRow;
+  call->asked = ready->row.script_asks;
+  const ReadyRow* own = ready;
+  if (call->asked) {
+    ready = deciding_row(segment, flow, kind, direction, now_ns, ready, nullptr);
+    call->answer = answer_number(segment, *ready);
+  }
+  call->row = &ready->row;
   const Row& row = *call->row;
   if (inside_sender) {
     call->allowed = downlink_only(row);
@@ -244,6 +292,8 @@ Begun begin(Call* call, const Segment& segment, Flow* flow, OpKind kind, Directi
   }
   call->start = draft;
   call->first_unit = unit_of(draft);
+  call->first_offset = call->stream ? static_cast<u32>(offset_in(draft)) : 0;
+  if (call->asked && call->decided) call->row = &decided_row(*call, call->first_unit, call->first_offset, own)->row;
   return Begun::Ready;
 }
 
@@ -333,7 +383,9 @@ void commit(Call* call, const Step& step, u64 bytes) {
 
 void finish(Call* call) {
   record_continued(call);
+  record_answer(call);
   Flow* flow = call->flow;
+  if (call->asked && call->progressed && call->direction == Direction::Uplink) end_answered_op(flow, call->direction);
   if (call->kind == OpKind::Connect || call->kind == OpKind::Dns) {
     Stats* stats = stats_of(*call->segment, call->policy);
     if (call->kind == OpKind::Dns && !call->progressed && !call->stream) add(&side_of(flow, call->direction)->progress, u64{0} - kOneUnit);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "contract/flow.h"
+#include "contract/mailbox.h"
 #include "segment/segment.h"
 
 namespace mishap::engine {
@@ -71,6 +72,9 @@ struct Call {
   u64 room_patience_ns = kRoomPatienceNs;  // what is left to wait for room in the journal
   bool progressed = false;
   bool told = false;        // a decision of it was counted
+  bool asked = false;       // a script was asked about this op, or its answer to another stood
+  u32 first_offset = 0;     // bytes of first_unit before the call
+  i64 answer = 0;           // which of its answers decides, as in an event; 0 none
   FlowDirection draft;      // the direction's state as this call would leave it; set by begin(), as is the next
   FlowDirection start;      // as the current step found it
 };
@@ -114,6 +118,8 @@ struct Wants {
   u64 recv_limit_ns;      // timeout.recv; 0 none
 };
 Wants wants(const Segment& segment, i32 policy);
+// The same of a flow: what a script answered for it counts, and what it may answer for its ops.
+Wants wants(const Segment& segment, Flow* flow);
 // Whether a budget or half-open may have ended the conversation, so that asking for the decision is worth its while.
 bool may_be_over(const Segment& segment, Flow* flow, u64 now_ns);
 
@@ -121,6 +127,21 @@ bool may_be_over(const Segment& segment, Flow* flow, u64 now_ns);
 // datagram. `rate_clock_ns`: of the line as it was foretold for those ahead, moved on; 0 at first. Nothing else changes:
 // deciding comes with the call.
 u64 foretell_ns(const Segment& segment, Flow* flow, Direction direction, u64 ahead, u64 bytes, u64 at_ns, u64* rate_clock_ns);
+
+// ---- where a script is asked (answers.cpp): whoever carries out asks it, before begin() and foretell_ns()
+
+// Whether a policy asks a script about any of these (kAsksFlow, asks_op()).
+bool asks_script(const Segment& segment, i32 policy, u8 bits);
+bool must_ask_about_flow(const Segment& segment, Flow* flow);
+void answer_flow(Flow* flow, const ScriptAnswer& answer);
+// `ahead`: bytes of a stream that arrived before these and were not received yet. False: what was answered before stands.
+bool must_ask_about_op(const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 ahead, u64 bytes, u64 now_ns);
+// A connect and a look-up are answered for themselves alone, whatever the answer says.
+void answer_op(const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 bytes, u64 now_ns, const ScriptAnswer& answer);
+// Whether nothing more will be asked about the flow's sends and receives.
+bool answered_for_good(const Segment& segment, Flow* flow);
+// A new conversation begins: nothing was answered for it.
+void forget_answers(Flow* flow);
 
 // Starts a call. `inside_sender`: a datagram whose sender is in the project and carried its faults already.
 // NoRow: none could be read. Gated: its schedule is off. Either way the call passes through.

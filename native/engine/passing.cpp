@@ -87,6 +87,11 @@ void prepare(const Row& row, Direction direction, bool stream, Plan* plan) {
 bool pass_whole(Passing* p, const Segment& segment, Flow* flow, Direction direction, u64 bytes, u64 coarse_now_ns) {
   const ReadyRow* ready = ready_row(segment, load(&flow->policy));
   if (!ready) return false;
+  if (ready->row.script_asks) {
+    bool unasked;
+    ready = deciding_row(segment, flow, direction == Direction::Uplink ? OpKind::Send : OpKind::Recv, direction, coarse_now_ns, ready, &unasked);
+    if (unasked) return false;
+  }
   const bool stream = load(&flow->role) <= static_cast<u8>(Role::Acceptor);
   const Plan& plan = ready->plans[static_cast<u32>(direction)][stream];
   if (plan.walk) return false;

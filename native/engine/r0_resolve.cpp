@@ -80,7 +80,7 @@ Resolution resolve(const Segment& segment, const Flow& flow, const Names& names,
 i32 resolve_lookup(const Segment& segment, const char* host, i32 policy) {
   const Row* row = cached_row(segment, policy);
   constexpr u32 dns_faults = bit(Fault::DnsDelay) | bit(Fault::DnsTimeout) | bit(Fault::DnsNxdomain);
-  if (!row || !(row->faults & dns_faults)) return -1;
+  if (!row || !((row->faults & dns_faults) || (row->script_asks & asks_op(OpKind::Dns)))) return -1;
   if (row->target_count == 0) return policy;
   for (u32 i = 0; i < row->target_count; i++) {
     Target rule;

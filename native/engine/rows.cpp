@@ -25,13 +25,16 @@ void bound_times(Row* row) {
 }
 }  // namespace
 
-const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy) {
+const ReadyRow* refresh_row(const Segment& segment, const Row* source, ReadyRow* copy) {
   copy->busy = true;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
-  bool read = read_row(segment, policy, &copy->row);
+  bool read = copy_row(segment, source, &copy->row);
   if (read) {
-    // Only the stages write that an op continued, and find what was decided beforehand; payload is recorded on the long way.
-    const bool walks = load(&segment.header->flags) & (kHeaderRecordAll | kHeaderRecordPayload | kHeaderDecided);
+    const bool answer = source < segment.rows || source >= segment.rows + segment.count.policies;
+    const bool scripted = answer || copy->row.script_asks;
+    if (answer) copy->row.schedule_kind = copy->row.script_asks = 0;  // it is faults alone
+    // Only the stages write that an op continued or what a script answered, and find what was decided beforehand; payload is recorded on the long way.
+    const bool walks = load(&segment.header->flags) & (kHeaderRecordAll | kHeaderRecordPayload | kHeaderDecided | (scripted ? kHeaderRecord : 0u));
     bound_times(&copy->row);
     for (u32 d = 0; d < kDirections; d++)
       for (bool stream : {false, true}) {
@@ -39,7 +42,7 @@ const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy) 
         copy->plans[d][stream].walk |= walks;
       }
   }
-  copy->source = read ? &segment.rows[policy] : nullptr;
+  copy->source = read ? source : nullptr;
   copy->sequence = read ? copy->row.seq : 0;
   __atomic_signal_fence(__ATOMIC_SEQ_CST);
   copy->busy = false;

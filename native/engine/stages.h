@@ -88,18 +88,27 @@ struct ReadyRow {
 constexpr u32 kReadyRows = 2;
 extern thread_local constinit ReadyRow ready_rows[kReadyRows];
 extern thread_local constinit ReadyRow* ready_table;  // one for each policy, in memory that the thread was given
-const ReadyRow* refresh_row(const Segment& segment, i32 policy, ReadyRow* copy);
+extern thread_local constinit ReadyRow answer_rows[kReadyRows];  // of a script's answers
+const ReadyRow* refresh_row(const Segment& segment, const Row* source, ReadyRow* copy);
 // Refreshed when the row's sequence moved; nullptr when there is none to be had.
 inline const ReadyRow* ready_row(const Segment& segment, i32 policy) {
   const u32 sequence = row_sequence(segment, policy);
   if (sequence == 0) return nullptr;
   ReadyRow& copy = ready_table ? ready_table[policy] : ready_rows[static_cast<u32>(policy) % kReadyRows];
   if (copy.busy) return nullptr;
-  return copy.source == &segment.rows[policy] && copy.sequence == sequence ? &copy : refresh_row(segment, policy, &copy);
+  return copy.source == &segment.rows[policy] && copy.sequence == sequence ? &copy : refresh_row(segment, &segment.rows[policy], &copy);
 }
 inline const Row* cached_row(const Segment& segment, i32 policy) {
   const ReadyRow* ready = ready_row(segment, policy);
   return ready ? &ready->row : nullptr;
 }
+
+void end_answered_op(Flow* flow, Direction direction);  // what was answered for one op alone
+i64 answer_number(const Segment& segment, const ReadyRow& row);
+// The row that a decided run uses where a script was asked, from this unit on (decided.cpp).
+const ReadyRow* decided_row(const Call& call, u64 unit, u64 offset, const ReadyRow* own);
+// The row that decides where a script is asked: `own` or what it answered. *unasked: the op has yet to be asked about, or its
+// answer ends with it (answers.cpp).
+const ReadyRow* deciding_row(const Segment& segment, Flow* flow, OpKind kind, Direction direction, u64 now_ns, const ReadyRow* own, bool* unasked);
 
 }  // namespace mishap::engine

@@ -116,6 +116,7 @@ void enter(Arrivals* a, u64 end, u64 at_ns, u64 due_ns) {
 // How late the next `bytes` behind those dated will be.
 u64 foretell(Socket* socket, Arrivals* a, u64 bytes, u64 at_ns) {
   const u64 ahead = socket->stream ? a->dated - a->taken : 0;
+  if (self.scripted) ask_about_op(socket, OpKind::Recv, Direction::Downlink, ahead, bytes);
   return engine::foretell_ns(self.segment, socket->flow, Direction::Downlink, ahead, bytes, at_ns, &a->rate_clock_ns);
 }
 

@@ -120,6 +120,7 @@ bool begin_connecting(int fd, Socket* socket, const sockaddr* to, socklen_t leng
 int connect_decided(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
   engine::Call call;
   int kept = errno;
+  if (self.scripted) ask_about_op(socket, OpKind::Connect, Direction::Uplink, 0, 1);
   u64 start = now_ns();
   if (engine::begin(&call, self.segment, socket->flow, OpKind::Connect, Direction::Uplink, start) != engine::Begun::Ready)
     return real.connect(fd, to, length);

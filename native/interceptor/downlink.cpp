@@ -325,6 +325,7 @@ ssize_t hand_over(const Incoming& in, Socket* socket, const Arrival& arrival) {
     if (!(in.flags & MSG_PEEK)) engine::count_gated(self.segment, flow, Direction::Downlink, bytes);
     return arrival.bytes;
   }
+  if (self.scripted && !arrival.from_inside) ask_about_op(socket, OpKind::Recv, Direction::Downlink, 0, bytes);
   engine::Call call;
   engine::Begun begun = engine::begin(&call, self.segment, flow, OpKind::Recv, Direction::Downlink, arrival.at_ns, arrival.from_inside);
   if (begun != engine::Begun::Ready) {
@@ -541,7 +542,8 @@ static inline ssize_t receive_at_once(const Incoming& in, const Original& origin
     return n;
   }
   Socket* socket = settled_socket(in.fd);
-  if (!socket || !socket->wants.undated || socket->linked || socket->stamped || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
+  if (!socket || !socket->wants.undated || socket->linked || (in.flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))) return long_way();
+  if (socket->stamped && in.message) return long_way();  // a stamp that only we asked for would show
   if (!socket->stream && socket->wants.downlink_only) return long_way();
   Flow* flow = socket->flow;
   if (socket->wants.guarded && engine::may_be_over(self.segment, flow, coarse_now_ns())) return long_way();

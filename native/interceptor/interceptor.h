@@ -57,6 +57,7 @@ struct Self {
   Segment segment;
   u32 held;          // units held back anywhere in this process
   u32 linked;        // 1 once a flow of this process is linked
+  bool scripted;     // a script is asked (scripts.cpp)
   bool counted;      // the kernel watches: every byte is accounted for (contract/flow.h)
   u32 marked_lookups;  // 1: getaddrinfo's flags may name the policy of a look-up (inside.cpp)
   char lineage[40];
@@ -196,6 +197,7 @@ struct Socket {
   u32 sni_bytes;
   char path[108];      // unix: the peer's
   char sni[128];
+  char identity[88];   // the flow's, in words
   u8* hello;           // the first bytes sent, while a ClientHello is incomplete
 };
 
@@ -314,6 +316,16 @@ constexpr int kLookupPolicyShift = 16;
 // Host names learned from answers.
 void learn_name(const u8 address[16], const char* host);
 bool name_of(const u8 address[16], char* host, u32 capacity);
+
+// ---- the run's script, scripts.cpp: asked before a decision, and waited for no longer than the segment says ---------------
+
+// Maps the mailbox, before main: later the program may be another user, or jailed.
+void meet_script();
+// About a flow whose policy is settled, once.
+void ask_about_flow(Socket* socket);
+// About an op, unless what was answered before stands. `ahead`: bytes that arrived before these and were not received yet.
+void ask_about_op(Socket* socket, OpKind kind, Direction direction, u64 ahead, u64 bytes);
+void ask_about_lookup(Flow* flow, const char* words, const char* host);
 
 // ---- links: what the program may see of a delayed flow ------------------------------------------------------------------
 

@@ -41,13 +41,15 @@ void learn_entry(const hostent* entry, const char* host) {
 }
 
 // The flow of a name: keyed by a hash with the top bit set, which no socket cookie has.
-Flow* flow_of_name(const char* host, i32 policy) {
+Flow* flow_of_name(const char* host, i32 policy, char words[88]) {
   constexpr u64 kNameFlow = 1ull << 63;
-  char words[88] = "dns:";
+  constexpr u32 kWords = sizeof(Event::flow);
+  memset(words, 0, kWords);
+  memcpy(words, "dns:", 4);
   u32 n = 4;
   for (const char* c = host; *c && n < 60; c++) words[n++] = *c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c;
   words[n++] = '@';
-  for (const char* c = self.lineage; *c && n + 1 < sizeof(words); c++) words[n++] = *c;
+  for (const char* c = self.lineage; *c && n + 1 < kWords; c++) words[n++] = *c;
   u64 key = engine::hash_bytes(0, words, n);
   FlowOpening opening = {};
   opening.cookie = engine::hash_bytes(static_cast<u64>(self.pid), words, n) | kNameFlow;
@@ -64,7 +66,7 @@ Flow* flow_of_name(const char* host, i32 policy) {
     Event event = {};
     event.kind = static_cast<u8>(EventKind::FlowOpened);
     event.key = key;
-    memcpy(event.flow, words, sizeof(event.flow));
+    memcpy(event.flow, words, kWords);
     push_event(self.segment, event);
   }
   return flow;
@@ -77,8 +79,10 @@ enum class Answer : u8 { Real, NotFound, TryAgain };
 Answer decide_lookup(const char* host, u64 from_ns, i32 bound) {
   if (!host || !host[0] || !active()) return Answer::Real;
   i32 policy = engine::resolve_lookup(self.segment, host, bound);
-  Flow* flow = policy >= 0 ? flow_of_name(host, policy) : nullptr;
+  char words[88];
+  Flow* flow = policy >= 0 ? flow_of_name(host, policy, words) : nullptr;
   if (!flow) return Answer::Real;
+  if (self.scripted) ask_about_lookup(flow, words, host);
   engine::Call call;
   if (engine::begin(&call, self.segment, flow, OpKind::Dns, Direction::Uplink, from_ns) != engine::Begun::Ready) return Answer::Real;
   engine::Step step = engine::next_step(&call, 1);

@@ -162,6 +162,7 @@ __attribute__((constructor)) void start() {
   enter_process();
   self.counted = self.attached && (load(&self.segment.header->flags) & kHeaderKernel);
   if (self.counted) find_kernel();
+  if (self.attached) meet_script();
   have_rows_key = self.attached && pthread_key_create(&rows_key, drop_rows) == 0;
   pthread_atfork(before_fork, unlock_epoll, after_fork_in_child);
   self.ready = true;

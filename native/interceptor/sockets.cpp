@@ -296,8 +296,10 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
     store(&flow->peer_port, peer.port);
     memcpy(flow->peer, peer.address, sizeof(flow->peer));
     store(&flow->state, static_cast<u8>(FlowState::Open));
+    engine::forget_answers(flow);
   }
   socket->flow = flow;
+  memcpy(socket->identity, id.words, sizeof(socket->identity));
   socket->generation = socket->calm_generation = socket->quiet_generation = socket->settled_generation = 0;
   socket->ended = false;
   Owner owner = {};
@@ -335,8 +337,14 @@ void resolve_policy(int fd, Socket* socket) {
     store(&flow->policy, found.policy);
   }
   socket->policy = found.policy;
+  if (self.scripted && found.policy >= 0 && !socket->resolver) {
+    ask_about_flow(socket);
+    // The name in a ClientHello is news to it.
+    const bool client = socket->stream && load(&flow->role) == static_cast<u8>(Role::Connector) && socket->family != AF_UNIX;
+    socket->wants_sni |= client && socket->sni_bytes < 4096 && engine::asks_script(self.segment, found.policy, kAsksFlow | kAsksOps);
+  }
   if (found.policy > 1 && !engine::keeps_rows()) keep_rows();
-  socket->wants = engine::wants(self.segment, found.policy);
+  socket->wants = engine::wants(self.segment, flow);
   // Calm: nothing is asked of it now, and nothing would be if a datagram went to another peer.
   bool calm = found.policy >= 0 ? !socket->wants.anything
                                 : socket->stream || engine::policy_of(self.segment, *flow, caller(), &found.by_caller) < 0;
@@ -629,7 +637,10 @@ void learn_sni(int fd, Socket* socket, const iovec* parts, int n) {
   char name[256];
   auto found = wire::find_sni(socket->hello, socket->sni_bytes, name, sizeof(name));
   if (found == wire::SniResult::NeedMore && socket->sni_bytes < 4096) return;
-  if (found == wire::SniResult::Found && strlen(name) < sizeof(socket->sni)) memcpy(socket->sni, name, strlen(name) + 1);
+  if (found == wire::SniResult::Found && strlen(name) < sizeof(socket->sni)) {
+    memcpy(socket->sni, name, strlen(name) + 1);
+    if (self.scripted && socket->flow) engine::forget_answers(socket->flow);
+  }
   socket->wants_sni = false;
   socket->sni_bytes = 4096;
   unmap_buffer(socket->hello, 4096);

@@ -433,6 +433,7 @@ ssize_t send_on(Socket* socket, const Outgoing& out, RealSend original, const vo
   }
   if (load(&flow->state) == static_cast<u8>(FlowState::Reset)) return pass();  // the kernel answers as behind any RST
   bool urgent_or_empty = out.flags & MSG_OOB || (socket->stream && out.total == 0);
+  if (self.scripted && !urgent_or_empty) ask_about_op(socket, OpKind::Send, Direction::Uplink, 0, out.total);
   engine::Call call;
   engine::Begun begun = urgent_or_empty ? engine::Begun::NoRow
                                         : engine::begin(&call, self.segment, flow, OpKind::Send, Direction::Uplink, now_ns());

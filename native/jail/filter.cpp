@@ -73,7 +73,7 @@ constexpr Rule if_any(int call, uint8_t word, uint32_t bits) { return {call, kRe
 const Rule kAlways[] = {
     // The network. Connected sockets come in as descriptors; they cannot be made, named or led elsewhere. A closed TCP socket that
     // was given would connect anew by MSG_FASTOPEN. Datagram sockets, whose sendmsg names any address, must not be given.
-    {SYS_socket}, {SYS_bind}, {SYS_connect}, {SYS_listen}, {SYS_accept}, {SYS_accept4},
+    {SYS_socket}, {SYS_bind}, {SYS_connect},
     if_is_not(SYS_sendto, lower(4), 0), if_is_not(SYS_sendto, upper(4), 0), if_any(SYS_sendto, lower(3), MSG_FASTOPEN),
     if_any(SYS_sendmsg, lower(2), MSG_FASTOPEN), if_any(SYS_sendmmsg, lower(3), MSG_FASTOPEN),
 
@@ -137,6 +137,10 @@ const Rule kAlways[] = {
     {SYS_kexec_file_load},
 #endif
 };
+
+// Without --accept. With it they are for the sockets that come in listening: one that is connected, or has no name, is refused by
+// listen(2) itself, and none can be disconnected or named in here.
+const Rule kNoAccepting[] = {{SYS_listen}, {SYS_accept}, {SYS_accept4}};
 
 // Without --processes. Threads are clones too; fork and what else makes a process is clone without CLONE_THREAD.
 const Rule kNoChildren[] = {
@@ -210,6 +214,7 @@ bool filter_syscalls(const Order& order, Landlock landlock) {
   program.add(kAlways);
   if (order.processes) program.add(kChildren);
   else program.add(kNoChildren);
+  if (!order.accept) program.add(kNoAccepting);
 
   // Its number outlives exec. Where Landlock keeps signals inside, children may be signalled.
   const uint32_t self = static_cast<uint32_t>(getpid());

@@ -22,6 +22,7 @@ struct Order {
   rlim_t memory_bytes;  // 0: not limited
   bool proc;            // may read what /proc and /sys say of the process and the machine
   bool processes;       // may have children
+  bool accept;          // may accept at listening sockets that were handed in
   bool unsafe;          // goes on where the kernel has no Landlock
   char** command;       // ends with nullptr, as argv does
 };
@@ -29,6 +30,7 @@ struct Order {
 // limits.cpp
 bool limit_resources(const Order& order);
 bool close_descriptors(const Order& order);
+bool bind_children(const Order& order);
 bool drop_privileges();
 
 // landlock.cpp

@@ -1,9 +1,11 @@
 // Stops what the process would bring along or use up: memory without end (RLIMIT_DATA, which array buffers and threads' stacks
-// count for too), core dumps, the caller's descriptors, root's capabilities, and a life longer than the caller's.
+// count for too), core dumps, the caller's descriptors, root's capabilities, and a life longer than the caller's, of itself and of
+// the programs that it starts.
 //
-// setrlimit(2), close_range(2), capabilities(7), prctl(2)
+// setrlimit(2), close_range(2), capabilities(7), prctl(2), pidfd_open(2)
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/prctl.h>
@@ -63,6 +65,30 @@ bool close_descriptors(const Order& order) {
     if (kept == ~0u) return true;
     first = kept + 1;
   }
+}
+
+// What the kernel binds to the caller's death is this process alone. With children there is one more beside it, outside the jail,
+// which waits until it is gone and then ends the group, itself too. The output that it keeps open until then tells the caller
+// when that was.
+bool bind_children(const Order& order) {
+  if (!order.processes) return true;
+  const pid_t self = getpid();
+  if (getpgrp() != self && setpgid(0, 0) != 0) return fail("a process group cannot be made");
+  const int gone = static_cast<int>(syscall(SYS_pidfd_open, self, 0));
+  if (gone < 0) return fail("children cannot be bound to this process");
+  const pid_t watch = fork();
+  if (watch < 0) return fail("children cannot be bound to this process");
+  if (watch > 0) {
+    close(gone);
+    return true;
+  }
+  const int kept = dup2(gone, 3);
+  syscall(SYS_close_range, kept + 1, ~0u, 0);
+  pollfd wait = {kept, POLLIN, 0};
+  while (poll(&wait, 1, -1) <= 0) {
+  }
+  kill(0, SIGKILL);
+  _exit(0);
 }
 
 bool drop_privileges() {

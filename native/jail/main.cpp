@@ -1,7 +1,7 @@
 // mishap-jail: makes a jail of itself and becomes COMMAND in it.
 //
 //   mishap-jail [--read PATH]… [--write PATH]… [--run PATH]… [--proc] [--keep-fd N]… [--memory BYTES] [--processes]
-//               [--unsafe-no-jail] -- COMMAND [ARG]…
+//               [--accept] [--unsafe-no-jail] -- COMMAND [ARG]…
 //
 //   --read PATH       may be read; a directory means all beneath
 //   --write PATH      may be written, and beneath a directory made, renamed and removed; does not imply --read
@@ -9,7 +9,8 @@
 //   --proc            what /proc and /sys say of the process itself and of the machine may be read
 //   --keep-fd N       stays open besides 0 to 2
 //   --memory BYTES    private writable memory of a process (RLIMIT_DATA): heaps, array buffers, stacks
-//   --processes       may have children, which are in the same jail
+//   --processes       may have children, which are in the same jail and end with it
+//   --accept          may take connections at listening sockets that come in from outside
 //   --unsafe-no-jail  goes on, and says so, where the kernel has no Landlock
 //
 // What nobody granted is refused, by these boundaries in this order:
@@ -65,7 +66,7 @@ bool number(const char* text, unsigned long long* value) {
 bool misused(const char* what) {
   errno = 0;
   return fail("%s; usage: mishap-jail [--read PATH]... [--write PATH]... [--run PATH]... [--proc] [--keep-fd N]... "
-              "[--memory BYTES] [--processes] [--unsafe-no-jail] -- COMMAND [ARG]...", what);
+              "[--memory BYTES] [--processes] [--accept] [--unsafe-no-jail] -- COMMAND [ARG]...", what);
 }
 
 // Lists are as long as the command line at most.
@@ -91,6 +92,10 @@ bool read_arguments(int argc, char** argv, Order* order) {
     }
     if (!strcmp(name, "--processes")) {
       order->processes = true;
+      continue;
+    }
+    if (!strcmp(name, "--accept")) {
+      order->accept = true;
       continue;
     }
     if (!strcmp(name, "--unsafe-no-jail")) {
@@ -136,7 +141,7 @@ int main(int argc, char** argv) {
     }
     fail("no Landlock on this kernel: every file that the user may read or write and every program is open to the script");
   }
-  if (!limit_resources(order) || !close_descriptors(order) || !drop_privileges() || !restrict_files(order, landlock) ||
+  if (!limit_resources(order) || !close_descriptors(order) || !bind_children(order) || !drop_privileges() || !restrict_files(order, landlock) ||
       !filter_syscalls(order, landlock))
     return kNoJail;
   execv(order.command[0], order.command);

@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
   }
   unlink(path.c_str());
   unlink((path + ".so").c_str());  // the interceptor's short name, where its own path could not be preloaded
+  unlink((path + ".mailbox").c_str());
   unlink((path + ".courier").c_str());  // where the courier was killed too
   return 0;
 }

@@ -16,6 +16,8 @@
 
 #include <initializer_list>
 
+#include "words.h"
+
 namespace mishap {
 namespace {
 
@@ -58,25 +60,6 @@ u64 mix(u64 x) {
   x ^= x >> 27;
   x *= 0x94d049bb133111ebull;
   return x ^ (x >> 31);
-}
-
-// Copies whole 8-byte words with relaxed loads, so that a racing writer is a stale value, not undefined behaviour.
-template <class T>
-void copy_words(T* to, const T* from) {
-  static_assert(sizeof(T) % 8 == 0);
-  for (u32 i = 0; i < sizeof(T) / 8; i++) {
-    u64 word = load(reinterpret_cast<const u64*>(from) + i);
-    memcpy(reinterpret_cast<u8*>(to) + 8 * i, &word, 8);
-  }
-}
-template <class T>
-void store_words(T* to, const T& from, u32 first_word) {
-  static_assert(sizeof(T) % 8 == 0);
-  for (u32 i = first_word; i < sizeof(T) / 8; i++) {
-    u64 word;
-    memcpy(&word, reinterpret_cast<const u8*>(&from) + 8 * i, 8);
-    store(reinterpret_cast<u64*>(to) + i, word);
-  }
 }
 
 void copy_text(char* to, u32 capacity, const char* from) {
@@ -214,7 +197,10 @@ bool read_row(const Segment& segment, i32 policy, Row* out) {
     count_fallback(segment, Fallback::BadIndex);
     return false;
   }
-  const Row* row = &segment.rows[policy];
+  return copy_row(segment, &segment.rows[policy], out);
+}
+
+bool copy_row(const Segment& segment, const Row* row, Row* out) {
   for (u32 retry = 0; retry < kRowRetries; retry++) {
     u32 before = load_acquire(&row->seq);
     if (before == 0) return false;
@@ -249,12 +235,7 @@ namespace {
 // Writes a row under its sequence lock, then lets resolved flows look again.
 template <class Write>
 void rewrite(const Segment& segment, u32 policy, Write write) {
-  Row* row = &segment.rows[policy];
-  u32 before = load(&row->seq) | 1;  // a writer that died mid-write left it odd
-  store(&row->seq, before);
-  fence_release();
-  write(row);
-  store_release(&row->seq, before + 1 ? before + 1 : 2);
+  write_row(&segment.rows[policy], write);
   add(&segment.header->generation, 1u);
 }
 
@@ -316,8 +297,7 @@ bool publish_row(const Segment& segment, u32 policy, const Row& row, const Targe
   }
   if (needs) __atomic_fetch_or(&segment.header->flags, needs, __ATOMIC_RELAXED);
   rewrite(segment, policy, [&](Row* to) {
-    store(&to->faults, row.faults);
-    store_words(to, row, 1);
+    store_row(to, row);
     for (u32 i = 0; i < rule_count; i++) store_words(&segment.targets[policy * kTargetsPerPolicy + i], rules[i], 0);
   });
   return true;

@@ -32,6 +32,7 @@ struct Segment {
   Histogram* histograms = nullptr;
   Event* events = nullptr;
   const Decided* decided = nullptr;
+  const Row* answers = nullptr;  // kAnswers rows, of the mailbox, where a script is asked
   Capacities count = {};
 };
 
@@ -63,6 +64,8 @@ void count_fallback(const Segment& segment, Fallback reason);
 // Copies a row out under its sequence lock; false when the index is out of range, the row was never written, or it
 // was being written through every retry (counted).
 bool read_row(const Segment& segment, i32 policy, Row* out);
+// The same of a row wherever it lies.
+bool copy_row(const Segment& segment, const Row* row, Row* out);
 inline bool is_policy(const Segment& segment, i32 policy) { return static_cast<u32>(policy) < segment.count.policies; }
 inline u32 row_sequence(const Segment& segment, i32 policy) {
   return is_policy(segment, policy) ? load_acquire(&segment.rows[policy].seq) : 0;

@@ -3,10 +3,15 @@
 import type { CompiledPolicy, RowFields, TargetFields } from "../policy/index.js";
 import type { Segment, StructValue } from "../segment/index.js";
 
-/** Puts a policy in a slot, in force at once. */
-export function publishAt(segment: Segment, slot: number, { row, targets }: CompiledPolicy): void {
+/** Puts a policy in a slot, in force at once; `scriptAsks`: what it asks a script about, as the contract's Row has it. */
+export function publishAt(
+  segment: Segment,
+  slot: number,
+  { row, targets }: CompiledPolicy,
+  scriptAsks: number = 0,
+): void {
   const rules = targets.map((target): StructValue => ({ ...target }));
-  segment.publish(slot, { ...row }, rules);
+  segment.publish(slot, { ...row, script_asks: scriptAsks }, rules);
 }
 
 /** What is published in a slot; undefined where nothing ever was. */

@@ -43,4 +43,5 @@ export { findProgram, type Program, ProgramError } from "./program.js";
 export { defaultProject } from "./project.js";
 export { getPolicy, listPolicies, loadPolicies, registerPolicy, unregisterPolicy } from "./registry.js";
 export { RunError, type RunOptions, run, version } from "./run.js";
+export type { ScriptOptions } from "./scripted.js";
 export { stopRuns } from "./stop.js";

@@ -3,10 +3,9 @@
  * changes nothing and is said.
  */
 
-import { statSync, watch } from "node:fs";
-import { dirname } from "node:path";
 import { loadPolicyFile } from "../policy/files.js";
 import { loadPreset, nearest, type Policy, PolicyError, PRESETS, parsePolicy } from "../policy/index.js";
+import { EditWatch } from "./edits.js";
 import type { RunPolicies } from "./published.js";
 
 /** Where a run's policies come from, and how they are read again. */
@@ -60,61 +59,28 @@ export interface SourceEvents {
   refused(problem: string): void;
 }
 
-/** Editors write in several steps: the file is read once it has been left alone for this long. */
-const SETTLED_AFTER_MS = 15;
-/** What is wrong after a step may be right after the next. */
-const SURE_AFTER_MS = 60;
-
-/** Watches a source until {@link close}. Its folder is watched, because editors put new files in old ones' places. */
+/** Watches a source until {@link close}. */
 export class SourceWatch {
-  readonly #source: PolicySource;
-  readonly #events: SourceEvents;
-  readonly #close: () => void;
-  #timer: NodeJS.Timeout | undefined;
-  #seen: string;
+  readonly path: string;
+  readonly #watch: EditWatch;
   /** Edits that were followed. */
   count = 0;
 
   constructor(source: PolicySource, events: SourceEvents) {
-    this.#source = source;
-    this.#events = events;
-    this.#seen = this.#state();
-    const watcher = watch(dirname(source.path), { persistent: false }, () => this.#look());
-    watcher.on("error", () => this.#look());
-    this.#close = () => watcher.close();
-  }
-
-  get path(): string {
-    return this.#source.path;
+    this.path = source.path;
+    this.#watch = new EditWatch([source.path], (sure) => {
+      try {
+        events.changed(source.read());
+        this.count += 1;
+        return true;
+      } catch (error) {
+        if (sure) events.refused(error instanceof Error ? error.message : String(error));
+        return false;
+      }
+    });
   }
 
   close(): void {
-    this.#close();
-    clearTimeout(this.#timer);
-  }
-
-  /** What tells one writing of the file from another. */
-  #state(): string {
-    const file = statSync(this.#source.path, { bigint: true, throwIfNoEntry: false });
-    return file === undefined ? "" : `${file.dev}:${file.ino}:${file.size}:${file.mtimeNs}`;
-  }
-
-  #look(): void {
-    const state = this.#state();
-    if (state === this.#seen) return;
-    this.#seen = state;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#read(false), SETTLED_AFTER_MS);
-    this.#timer.unref();
-  }
-
-  #read(sure: boolean): void {
-    try {
-      this.#events.changed(this.#source.read());
-      this.count += 1;
-    } catch (error) {
-      if (sure) this.#events.refused(error instanceof Error ? error.message : String(error));
-      else this.#timer = setTimeout(() => this.#read(true), SURE_AFTER_MS).unref();
-    }
+    this.#watch.close();
   }
 }

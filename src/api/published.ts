@@ -29,20 +29,39 @@ export const UNNAMED = "run";
 export class PolicyTable {
   readonly #segment: Segment;
   readonly #runSeed: bigint;
+  #scriptAsks: number;
   readonly #others = new Map<string, Published>();
   #own: Published | undefined;
   /** The slot of the run's own policy. */
   readonly ownSlot: number;
 
-  constructor(segment: Segment, runSeed: bigint) {
+  /**
+   * @param scriptAsks - what the run's own policy asks a script about, as the contract's Row has it
+   */
+  constructor(segment: Segment, runSeed: bigint, scriptAsks = 0) {
     this.#segment = segment;
     this.#runSeed = runSeed;
+    this.#scriptAsks = scriptAsks;
     this.ownSlot = segment.claimPolicy();
   }
 
   /** All that was published, the run's own policy first; those taken back since are left out. */
   get published(): Published[] {
     return [...(this.#own === undefined ? [] : [this.#own]), ...this.#others.values()];
+  }
+
+  /** What the run's own policy asks a script about, from now on. */
+  ask(asks: number): void {
+    if (asks === this.#scriptAsks) return;
+    this.#scriptAsks = asks;
+    this.publish(this.policies);
+  }
+
+  /** What is in force, as {@link publish} takes it. */
+  get policies(): RunPolicies {
+    if (this.#own === undefined) throw new Error("no policy was published yet");
+    const { policy: own, name } = this.#own;
+    return { own, name, others: new Map([...this.#others].map(([other, { policy }]) => [other, policy])) };
   }
 
   /** Puts these in force, and takes back those of before that are not among them. Throws, with nothing changed, when there is no room. */
@@ -61,7 +80,8 @@ export class PolicyTable {
   }
 
   #put(slot: number, name: string | undefined, policy: Policy): Published {
-    publishAt(this.#segment, slot, compile(name ?? UNNAMED, policy, { runSeed: this.#runSeed }));
+    const scriptAsks = slot === this.ownSlot ? this.#scriptAsks : 0;
+    publishAt(this.#segment, slot, compile(name ?? UNNAMED, policy, { runSeed: this.#runSeed }), scriptAsks);
     return { slot, name, policy };
   }
 

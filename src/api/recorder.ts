@@ -4,6 +4,7 @@
  */
 
 import { arch, cpus, release } from "node:os";
+import type { Policy } from "../policy/index.js";
 import { BlockBuilder } from "../recording/events.js";
 import { FORMAT_VERSION, type RecordingHeader } from "../recording/format.js";
 import { PayloadBuilder } from "../recording/payload.js";
@@ -24,6 +25,8 @@ export interface RecordingFacts {
   readonly payload: boolean;
   /** Whether programs may set faults by setpriority(2). */
   readonly setpriority: boolean;
+  /** What a script answered so far, by what events call it; undefined without one. */
+  readonly answers?: (() => ReadonlyMap<number, Policy>) | undefined;
 }
 
 /** How old what is not written yet becomes. */
@@ -44,6 +47,8 @@ export class Recorder implements EventSink {
   readonly #started: string;
   #header: string;
   #generation: unknown;
+  /** Answers in the header. */
+  #answered = 0;
   #underWay = 0;
   #lost = 0;
   #failure: string | undefined;
@@ -158,7 +163,8 @@ export class Recorder implements EventSink {
   /** Hands what was gathered to the writer, with the policies as they are by now and a gap where events were lost. */
   #write(): void {
     const { generation, journal_dropped } = this.#session.segment.header();
-    if (generation !== this.#generation) this.#writeHeader(generation);
+    const answered = this.#facts.answers?.().size ?? 0;
+    if (generation !== this.#generation || answered !== this.#answered) this.#writeHeader(generation, answered);
     const block = this.#block.block();
     if (block !== undefined) {
       this.#follow(this.#writer.write(block));
@@ -171,8 +177,9 @@ export class Recorder implements EventSink {
     this.#lost += lost;
   }
 
-  #writeHeader(generation: unknown): void {
+  #writeHeader(generation: unknown, answered: number): void {
     this.#generation = generation;
+    this.#answered = answered;
     const header = headerOf(this.#session, this.#facts, this.#started);
     const text = JSON.stringify(header);
     if (text !== this.#header) this.#follow(this.#writer.header(header));
@@ -209,7 +216,12 @@ function headerOf(session: Session, facts: RecordingFacts, started: string): Rec
     record_all: facts.all,
     ...(facts.payload && { record_payload: true }),
     setpriority: facts.setpriority,
+    ...(facts.answers !== undefined && { answers: [...facts.answers()].map(answerOf) }),
   };
+}
+
+function answerOf([value, { written }]: [number, Policy]): { value: number; fields: Record<string, unknown> } {
+  return { value, fields: { ...written } };
 }
 
 function goesOn(verdict: number | undefined): boolean {

@@ -3,7 +3,7 @@
  * Policies alike in name and content, such as those of several worker processes, answer together.
  */
 
-import { decompile, describeFaults, type Policy, parsePolicy } from "../policy/index.js";
+import { type AskedFault, decompile, describeFaults, everyFault, type Policy, parsePolicy } from "../policy/index.js";
 import { type PolicyCounters, readPolicyCounters } from "../report/counters.js";
 import type { PolicyFacts } from "../report/evidence.js";
 import type { Segment } from "../segment/index.js";
@@ -11,7 +11,11 @@ import { compiledAt } from "./compiled.js";
 import type { Published } from "./published.js";
 
 /** What evidence needs to know of each policy, the run's own first. */
-export function reportPolicies(segment: Segment, published: readonly Published[]): PolicyFacts[] {
+export function reportPolicies(
+  segment: Segment,
+  published: readonly Published[],
+  { scripted = false }: { scripted?: boolean } = {},
+): PolicyFacts[] {
   const [own, ...others] = published;
   if (own === undefined) return [];
   const carried = segment.carried();
@@ -33,7 +37,19 @@ export function reportPolicies(segment: Segment, published: readonly Published[]
   return [
     { ...own, slots: [own.slot], counters: readPolicyCounters(segment, [own.slot], carried) },
     ...counted.filter(({ counters }) => metTraffic(counters)),
-  ].map(({ name, policy, slots, counters }) => ({ name, policy, slots, asked: describeFaults(policy), counters }));
+  ].map(({ name, policy, slots, counters }) => {
+    const asked = describeFaults(policy);
+    const byScript = scripted && slots.includes(own.slot) ? askedByScript(asked, counters) : [];
+    return { name, policy, slots, asked: [...asked, ...byScript], counters };
+  });
+}
+
+/** What a script asked for and nothing else did: known by what was applied. */
+function askedByScript(asked: readonly AskedFault[], counters: PolicyCounters): AskedFault[] {
+  return everyFault("by the script").filter(({ faultBit, directions }) => {
+    if (asked.some((each) => each.faultBit === faultBit)) return false;
+    return directions.some((direction) => counters.applied(faultBit, direction) > 0);
+  });
 }
 
 /** A policy in its normal form, from its slot: all that is known of one that a program registered itself. */

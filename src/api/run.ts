@@ -9,18 +9,20 @@ import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
-import { type Courier, nameOf, native, type Segment } from "../segment/index.js";
+import { ScriptError } from "../script/supervisor.js";
+import { type Courier, nameOf, native, newSegmentPath, type Segment } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { asSession, type KeepOptions, Kept, type ReplayOptions } from "./kept.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
 import { Programs } from "./programs.js";
 import { defaultProject } from "./project.js";
-import { policiesOf, Session, type SessionOptions } from "./session.js";
+import { Scripted, type ScriptOptions } from "./scripted.js";
+import { drawSeed, policiesOf, Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
 export interface RunOptions
-  extends Omit<SessionOptions, "journal" | "recorded" | "payload" | "decisions" | "witnessed">,
+  extends Omit<SessionOptions, "journal" | "recorded" | "payload" | "decisions" | "witnessed" | "script">,
     KeepOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];
@@ -35,6 +37,8 @@ export interface RunOptions
   readonly kernel?: boolean;
   /** The kernel's witness, where it was started already. */
   readonly witness?: Witness;
+  /** A script that is asked about flows and ops; what it leaves open is the policy's. */
+  readonly script?: ScriptOptions;
 }
 
 /** The program could not be started, or mishap could not do its part. */
@@ -66,24 +70,34 @@ export async function run(options: RunOptions): Promise<Evidence> {
   const signals = new SignalRelay();
   let session: Session | undefined;
   let kept: Kept | undefined;
+  let scripted: Scripted | undefined;
   let { witness } = options;
   try {
     if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject());
     const witnessed = witness === undefined ? {} : { witnessed: witness };
     const replay = options.replay ?? listed(options.policy);
     const inReplay = replay === undefined ? options : { ...options, replay };
-    session = await Session.start({ ...options, ...witnessed, ...asSession(inReplay) });
+    const seed = policiesOf(options.policy).own.fields.seed ?? options.seed ?? drawSeed();
+    if (options.script !== undefined) scripted = await startScript(options.script, options, seed, witness);
+    session = await Session.start({ ...options, seed, ...witnessed, ...asSession(inReplay), script: scripted?.asked });
     const diverged = new AbortController();
-    const facts = { version: version(), command: options.command, setpriority: options.legacy === true };
+    const facts = {
+      version: version(),
+      command: options.command,
+      setpriority: options.legacy === true,
+      answers: answersOf(scripted),
+    };
     kept = await Kept.start(session, inReplay, facts, () => diverged.abort());
     const inSession = { ...inReplay, ...(witness === undefined ? {} : { witness }) };
-    return await runIn(session, kept, inSession, program, signals, diverged.signal);
+    await scripted?.serve(session);
+    return await runIn(session, kept, scripted, inSession, program, signals, diverged.signal);
   } catch (error) {
-    if (error instanceof RunError || error instanceof ProgramError) throw error;
+    if (error instanceof RunError || error instanceof ProgramError || error instanceof ScriptError) throw error;
     throw new RunError(error instanceof Error ? error.message : String(error), 125);
   } finally {
     await kept?.close();
     session?.close();
+    await scripted?.close();
     await witness?.close();
     signals.close();
   }
@@ -92,6 +106,7 @@ export async function run(options: RunOptions): Promise<Evidence> {
 async function runIn(
   session: Session,
   kept: Kept,
+  scripted: Scripted | undefined,
   options: RunOptions,
   program: Program,
   signals: SignalRelay,
@@ -119,6 +134,7 @@ async function runIn(
   const testimony = await witness?.testify(segment, programs, force.throughout);
   if (testimony === undefined) notes.push(...escapes.notes);
   if (witness !== undefined) notes.push(...witness.notes);
+  await scripted?.stop();
   segment.retire();
   notes.push(...(await kept.finish()));
   const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
@@ -133,6 +149,7 @@ async function runIn(
     exitCode: exitCodeOf(status),
     durationMs,
     policies: session.policies(),
+    script: scripted?.evidence(segment),
     escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? listed,
     unreachable,
     notes,
@@ -142,6 +159,22 @@ async function runIn(
   const evidence = buildEvidence(facts, kept.observed ? counters : { ...counters, journalDropped: 0 });
   await kept.end(evidence);
   return evidence;
+}
+
+/** What a recording asks for as the run goes on. */
+function answersOf(scripted: Scripted | undefined): (() => Scripted["answers"]) | undefined {
+  return scripted === undefined ? undefined : () => scripted.answers;
+}
+
+/** The script, before there is anything that it could be asked about. */
+function startScript(
+  script: ScriptOptions,
+  { policy, project, notice = () => {} }: RunOptions,
+  seed: bigint,
+  witness: Witness | undefined,
+): Promise<Scripted> {
+  const segmentPath = witness?.segmentPath ?? newSegmentPath(project ?? defaultProject());
+  return Scripted.start(script, { segmentPath, seed, policies: policiesOf(policy), notice });
 }
 
 /** A policy that lists what happens decides a run as a recording does, and leaves the rest of the program its way. */

@@ -39,6 +39,8 @@ export interface SessionOptions {
   readonly seed?: bigint;
   /** Where the segment has to be, because the kernel's witness is there already. */
   readonly witnessed?: { readonly segmentPath: string };
+  /** The script that the run's own policy asks, its mailbox beside where the segment has to be. */
+  readonly script?: { readonly segmentPath: string; readonly asks: number; readonly patienceNs: number } | undefined;
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
   readonly notice?: (sentence: string) => void;
 }
@@ -57,6 +59,7 @@ export class Session {
   readonly #table: PolicyTable;
   readonly #preload: Preload;
   readonly #edits: SourceWatch | undefined;
+  readonly #scripted: boolean;
   readonly #cleanups: (() => void)[] = [];
 
   /** Sets everything up. What fails leaves nothing behind. */
@@ -78,12 +81,14 @@ export class Session {
       legacy = false,
       decisions,
       witnessed,
+      script,
       notice = () => {},
     } = options;
+    this.#scripted = script !== undefined || decisions?.answers !== undefined;
     const source = "read" in policy ? policy : undefined;
     const policies = policiesOf(policy);
-    this.seed = policies.own.fields.seed ?? options.seed ?? BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
-    if (delaysArrivals(policies)) this.notes.push(...windowNotes());
+    this.seed = policies.own.fields.seed ?? options.seed ?? drawSeed();
+    if (script !== undefined || delaysArrivals(policies)) this.notes.push(...windowNotes());
     try {
       this.segment = Segment.create({
         project: project ?? defaultProject(),
@@ -95,6 +100,7 @@ export class Session {
         legacy,
         ...(decisions !== undefined && { decided: packDecisions(decisions), portless: decisions.portless }),
         ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),
+        ...(script !== undefined && { scriptPatienceNs: script.patienceNs, path: script.segmentPath }),
         capacities: { policies: roomFor(policies) },
       });
       this.#cleanups.push(() => this.segment.close({ unlink: true }));
@@ -103,7 +109,7 @@ export class Session {
       });
       this.courier = startCourier(this.segment.path);
       this.#cleanups.push(() => this.courier.dismiss());
-      this.#table = new PolicyTable(this.segment, this.seed);
+      this.#table = new PolicyTable(this.segment, this.seed, script?.asks ?? askedBefore(decisions));
       this.#table.publish(policies);
       this.#edits = source === undefined ? undefined : follow(source, this.#table, notice);
       this.#cleanups.push(() => this.#edits?.close());
@@ -123,7 +129,7 @@ export class Session {
 
   /** What each policy did so far, the session's own first. */
   policies(): PolicyFacts[] {
-    return reportPolicies(this.segment, this.#table.published);
+    return reportPolicies(this.segment, this.#table.published, { scripted: this.#scripted });
   }
 
   /** Every policy in a slot: the session's own as written, those that programs registered in their normal form. */
@@ -136,6 +142,21 @@ export class Session {
         ? []
         : [{ slot: index, name: own?.name ?? name, policy, byProgram: own === undefined }];
     });
+  }
+
+  /** Changes some of the policies that are in force: the run's own, and others by name. */
+  change({ own, others }: { own?: Policy; others: ReadonlyMap<string, Policy> }): void {
+    const before = this.#table.policies;
+    this.#table.publish({
+      ...before,
+      ...(own !== undefined && { own }),
+      others: new Map([...before.others, ...others]),
+    });
+  }
+
+  /** From now on the run's own policy asks its script this. */
+  ask(asks: number): void {
+    this.#table.ask(asks);
   }
 
   /** The policy file is no longer followed; the note on its edits is written. */
@@ -152,6 +173,17 @@ export class Session {
   close(): void {
     for (const cleanup of this.#cleanups.splice(0).reverse()) cleanup();
   }
+}
+
+/** What was asked where a replay has the answers: anything. */
+function askedBefore(decisions: Decisions | undefined): number {
+  const { asksFlow = 0, asksOps = 0 } = layout.constants;
+  return decisions?.answers === undefined ? 0 : asksFlow | asksOps;
+}
+
+/** A seed that nobody chose. */
+export function drawSeed(): bigint {
+  return BigInt(`0x${randomBytes(SEED_BYTES).toString("hex")}`);
 }
 
 /** What a session begins with, of whatever it is given. */

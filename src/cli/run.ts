@@ -3,7 +3,7 @@
 import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
-import type { Evidence, RunOptions } from "../api/index.js";
+import type { Evidence, RunOptions, ScriptOptions } from "../api/index.js";
 import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
@@ -15,6 +15,15 @@ import {
 } from "../policy/index.js";
 import type { Replayed } from "../replay/replay.js";
 import { printError, printToStderr, UsageError } from "./errors.js";
+import {
+  barePermissionFlags,
+  givenPermissionFlag,
+  type PermittedScript,
+  permissionFlags,
+  permissionOptions,
+  permitScript,
+  preparePermissionArguments,
+} from "./permissions.js";
 
 const RUN_GROUP = "The run:";
 const COMMAND_EXAMPLE = "mishap run --latency 100ms -- curl -s https://example.com";
@@ -43,6 +52,11 @@ const RUN_FLAGS: readonly RunFlag[] = [
     example: "run.mishap",
   },
   { flags: "--replay-lenient", help: "let a replay go on where the program does otherwise, and count it" },
+  { flags: "--script <file>", help: "a policy script, or a ready-made one by name, that decides", example: "brownout" },
+  { flags: "--script-option <name=value>", help: "give the script an option; may be given several times" },
+  { flags: "--script-patience <duration>", help: "how long a program waits for the script's answer", example: "5ms" },
+  { flags: "--script-workers <n>", help: "how many workers answer, each with a state of its own", example: "1" },
+  { flags: "--unsafe-no-jail", help: "run the script even where the kernel cannot jail it" },
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
   { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
@@ -62,6 +76,10 @@ Examples:
       only connections to that host and port
   mishap run --kernel --latency 50ms -- ./static-service
       the kernel sees what the interceptor cannot: coverage says who moved how much
+  mishap run --script brownout -- npm test
+      a script decides, jailed and with no permission but its own files
+  mishap run --script brownout.ts --allow-read=./traces --allow-net=api.local:443 -- npm test
+      and may read these files and reach that host
   mishap run --replay run.mishap
       the recorded program again, with the recorded faults at the recorded places
   mishap run --packet-loss 20% --schedule spike:30s/5s --duration 120s -- ./app
@@ -81,12 +99,15 @@ export function exampleOf(flag: string): string | undefined {
 /** Boolean fields may be written without a value; the parser would take the next word for it. */
 export function prepareArguments(args: readonly string[]): string[] {
   const booleans = new Set(policyFlags.filter(({ boolean }) => boolean).map(({ name }) => name));
-  const bare = new Set(RUN_FLAGS.filter(({ flags }) => !flags.includes("<")).map(({ flags }) => flags));
+  const bare = new Set([
+    ...RUN_FLAGS.filter(({ flags }) => !flags.includes("<")).map(({ flags }) => flags),
+    ...barePermissionFlags(),
+  ]);
   const prepared = args.slice(0, 1);
   for (let at = 1; at < args.length; at++) {
     const word = args[at] ?? "";
     if (word === "--" || !word.startsWith("-")) return [...prepared, ...args.slice(at)];
-    prepared.push(booleans.has(word) ? `${word}=true` : word);
+    prepared.push(...(booleans.has(word) ? [`${word}=true`] : preparePermissionArguments([word])));
     const takesNext = word.startsWith("--") && !word.includes("=") && !booleans.has(word) && !bare.has(word);
     if (takesNext && word !== "--help" && at + 1 < args.length) prepared.push(args[++at] ?? "");
   }
@@ -106,8 +127,12 @@ export function define(program: Command): void {
     .passThroughOptions()
     .addHelpText("after", EXAMPLES);
   for (const { flags, help, example } of RUN_FLAGS) {
-    command.addOption(new Option(flags, withExample(help, example)).helpGroup(RUN_GROUP));
+    const option = new Option(flags, withExample(help, example)).helpGroup(RUN_GROUP);
+    if (flags.startsWith("--script-option"))
+      option.default([]).argParser((given: string, earlier: readonly string[]) => [...earlier, given]);
+    command.addOption(option);
   }
+  permissionOptions(command);
   for (const flag of policyFlags) {
     const value = flag.boolean ? "[true|false]" : `<${flag.valueName}>`;
     const option = new Option(`${flag.name} ${value}`, withExample(flag.help, flag.boolean ? undefined : flag.example));
@@ -145,6 +170,8 @@ async function execute(
   const [name] = words;
   if (name === undefined) throw new UsageError(NEEDS_PROGRAM);
   const policy = replayed?.policies ?? (await askedFor(flags, values));
+  const script = await scriptOf(values);
+  const permissions = script === undefined ? undefined : permissionFlags(values);
 
   const { describeUnreachable, findProgram } = await import("../api/program.js");
   const program = findProgram(name);
@@ -165,6 +192,7 @@ async function execute(
     printToStderr(`mishap: ${program.image} runs unfaulted: ${describeUnreachable(program.unreachable)}\n`);
   }
 
+  const permitted = script && permissions && (await permitScript(script.file, script.name, permissions));
   process.once("exit", releaseTerminal);
   const json = openOutput("--json", values.json);
   const journal = openOutput("--journal", values.journal);
@@ -179,6 +207,7 @@ async function execute(
       legacy: values.setpriority === true || replayed?.setpriority === true,
       ...(replayed === undefined ? {} : { replay: replayed.replay, seed: replayed.seed }),
       ...kernel,
+      ...(script && permitted ? { script: { ...script, ...permitted } } : {}),
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
       ...(durationNs === undefined ? {} : { durationNs }),
@@ -195,6 +224,8 @@ async function execute(
     json?.discard();
     journal?.discard();
     record?.discard();
+    const { ScriptError } = await import("../script/supervisor.js");
+    if (error instanceof ScriptError) throw new UsageError(error.message);
     throw error;
   }
   json?.write(`${JSON.stringify(evidence, null, 2)}\n`);
@@ -207,6 +238,43 @@ async function execute(
 }
 
 const DIVERGED = 3;
+
+/** What `--script` and the flags beside it ask for; undefined without it. */
+async function scriptOf(
+  values: Readonly<Record<string, unknown>>,
+): Promise<Omit<ScriptOptions, keyof PermittedScript> | undefined> {
+  const { script, scriptOption, scriptPatience, scriptWorkers, unsafeNoJail } = values;
+  if (typeof script !== "string") {
+    const flag = givenPermissionFlag(values);
+    if (flag !== undefined) {
+      throw new UsageError(`${flag}: says what a script may do, and --script brownout which one`);
+    }
+    const given = Array.isArray(scriptOption) && scriptOption.length > 0 ? "option" : "patience";
+    if (given === "patience" && scriptPatience === undefined) return undefined;
+    throw new UsageError(`--script-${given}: says how a script is run, and --script brownout which one`);
+  }
+  if (values.replay !== undefined) {
+    throw new UsageError("--script: a replay decides as the recording does; leave out --script");
+  }
+  const { findScript, scriptOptions } = await import("./scripts.js");
+  return {
+    file: findScript(script),
+    name: script,
+    options: scriptOptions(Array.isArray(scriptOption) ? scriptOption.map(String) : []),
+    patienceNs: durationOf(scriptPatience, "--script-patience") ?? DEFAULT_PATIENCE_NS,
+    workers: workersOf(scriptWorkers),
+    unsafe: unsafeNoJail === true,
+  };
+}
+
+const DEFAULT_PATIENCE_NS = 5_000_000;
+const MAX_WORKERS = 16;
+
+function workersOf(written: unknown): number {
+  const workers = written === undefined ? 1 : Number(written);
+  if (Number.isInteger(workers) && workers >= 1 && workers <= MAX_WORKERS) return workers;
+  throw new UsageError(`--script-workers ${String(written)}: is a number from 1 to ${MAX_WORKERS}, such as 2`);
+}
 
 /** What `--replay` names; undefined without it. */
 async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Policy): Promise<Replayed | undefined> {
@@ -294,25 +362,26 @@ async function askedFor(
 /** The policy that the flags ask for. */
 function policyOf(command: Command, values: Readonly<Record<string, unknown>>): Policy {
   const given: Record<string, string | string[]> = {};
+  const known = new Set(policyFlags.map(({ name }) => name));
   for (const option of command.options) {
     const value = values[option.attributeName()];
-    if (Array.isArray(value) && option.long) given[option.long] = value.map(String);
+    if (Array.isArray(value) && option.long && known.has(option.long)) given[option.long] = value.map(String);
   }
   const result = policyFromFlags(given satisfies FlagValues);
   if ("error" in result) throw new UsageError(result.error.message);
   return result.ok;
 }
 
-function durationOf(written: unknown): number | undefined {
+function durationOf(written: unknown, flag = "--duration"): number | undefined {
   if (written === undefined) return undefined;
   try {
     const durationNs = parseDuration(written);
     if (durationNs > 0) return durationNs;
   } catch (error) {
-    if (error instanceof PolicyError) throw new UsageError(`--duration ${String(written)}: ${error.problem}`);
+    if (error instanceof PolicyError) throw new UsageError(`${flag} ${String(written)}: ${error.problem}`);
     throw error;
   }
-  throw new UsageError(`--duration ${String(written)}: must be longer than nothing, such as 30s`);
+  throw new UsageError(`${flag} ${String(written)}: must be longer than nothing, such as ${exampleOf(flag)}`);
 }
 
 /** A file that is known to be writable before the program starts. */

@@ -1,11 +1,18 @@
 /** `mishap script`: checks policy scripts, tries them on traffic, and lists the ready-made ones. Faults nothing. */
 
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { basename, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { readdirSync, readFileSync } from "node:fs";
+import { basename } from "node:path";
 import type { Command } from "commander";
 import type { StartedHost } from "../script/supervisor.js";
 import { printError, printToStderr, UsageError } from "./errors.js";
+import {
+  type PermittedScript,
+  permissionFlags,
+  permissionOptions,
+  permitScript,
+  preparePermissionArguments,
+} from "./permissions.js";
+import { findScript, READY_MADE, scriptOptions } from "./scripts.js";
 
 const EXAMPLES = `
 Examples:
@@ -14,16 +21,16 @@ Examples:
   mishap script test brownout.ts --recording run.mishap
   mishap script list`;
 
-const READY_MADE = fileURLToPath(new URL("../../scripts/", import.meta.url));
 const MAX_FLOWS = 10_000;
 const UNSAFE = ["--unsafe-no-jail", "run the script even where the kernel cannot jail it"] as const;
 
-interface Unsafe {
+/** What the flags of permissions say besides. */
+interface CheckFlags extends Readonly<Record<string, unknown>> {
   /** Without Landlock, goes on. */
   readonly unsafeNoJail?: boolean;
 }
 
-interface TestFlags extends Unsafe {
+interface TestFlags extends CheckFlags {
   readonly flows: string;
   readonly recording?: string;
   readonly seed: string;
@@ -33,7 +40,7 @@ interface TestFlags extends Unsafe {
 
 /** `mishap script` alone says what it can do. */
 export function prepareArguments(args: readonly string[]): string[] {
-  return args.length === 1 ? ["help", ...args] : [...args];
+  return args.length === 1 ? ["help", ...args] : preparePermissionArguments(args);
 }
 
 /** Adds `script` and its commands to the program. */
@@ -43,7 +50,7 @@ export function define(program: Command): void {
     .summary("check, try and list policy scripts")
     .description("Looks at policy scripts: policies programmed in TypeScript. Faults nothing.")
     .addHelpText("after", EXAMPLES);
-  script
+  const checking = script
     .command("check")
     .summary("say everything that is wrong with a script")
     .description(
@@ -52,7 +59,8 @@ export function define(program: Command): void {
     .argument("<file>", "a script: .ts, .mts, .js or .mjs")
     .option(...UNSAFE)
     .action(check);
-  script
+  permissionOptions(checking);
+  const testing = script
     .command("test")
     .summary("try a script on traffic and print what it decides")
     .description(
@@ -71,6 +79,7 @@ export function define(program: Command): void {
     .option(...UNSAFE)
     .option("--json", "for machines")
     .action(test);
+  permissionOptions(testing);
   script
     .command("list")
     .summary("list the ready-made scripts")
@@ -79,8 +88,9 @@ export function define(program: Command): void {
     .action(list);
 }
 
-async function check(file: string, { unsafeNoJail }: Unsafe): Promise<void> {
-  const script = existing(file);
+async function check(file: string, flags: CheckFlags): Promise<void> {
+  const script = findScript(file);
+  const permissions = permissionFlags(flags);
   const { typeProblems } = await import("../script/check.js");
   const { problemText } = await import("../script/questions.js");
   const problems = typeProblems(script);
@@ -89,7 +99,8 @@ async function check(file: string, { unsafeNoJail }: Unsafe): Promise<void> {
     process.exitCode = 1;
     return;
   }
-  const host = await hostOf(script, "0x1", {}, unsafeNoJail);
+  const permitted = await permitScript(script, file, permissions);
+  const host = await hostOf(script, file, permitted, "0x1", {}, flags.unsafeNoJail);
   if (host === undefined) return;
   const { name, hooks } = host.loaded;
   await host.close();
@@ -97,7 +108,8 @@ async function check(file: string, { unsafeNoJail }: Unsafe): Promise<void> {
 }
 
 async function test(file: string, flags: TestFlags): Promise<void> {
-  const script = existing(file);
+  const script = findScript(file);
+  const permissions = permissionFlags(flags);
   const { parseSeed } = await import("../policy/index.js");
   const { play, recordedTraffic, simulatedTraffic } = await import("../script/traffic.js");
   const { problemText } = await import("../script/questions.js");
@@ -107,7 +119,8 @@ async function test(file: string, flags: TestFlags): Promise<void> {
     flags.recording === undefined
       ? simulatedTraffic(flowsOf(flags.flows))
       : recordedTraffic(await (await import("./recordings.js")).open(flags.recording));
-  const host = await hostOf(script, seed, optionsOf(flags.scriptOption), flags.unsafeNoJail);
+  const permitted = await permitScript(script, file, permissions);
+  const host = await hostOf(script, file, permitted, seed, scriptOptions(flags.scriptOption), flags.unsafeNoJail);
   if (host === undefined) return;
   const trial = new Trial();
   trial.say(host.said);
@@ -147,15 +160,18 @@ async function list({ json }: { readonly json?: boolean }): Promise<void> {
 /** The script in its host; what is wrong with it is said, and there is none. */
 async function hostOf(
   script: string,
+  name: string,
+  { permissions, permissionLog: log }: PermittedScript,
   seed: string,
   options: Record<string, string>,
   unsafe = false,
 ): Promise<StartedHost | undefined> {
-  const { CONTROL_FD, ScriptError, ScriptHost } = await import("../script/supervisor.js");
+  const { ScriptError, ScriptHost } = await import("../script/supervisor.js");
   const { DEFAULT_LIMITS, problemText } = await import("../script/questions.js");
   const { graphOf } = await import("../script/graph.js");
   const { jailLaunch } = await import("../script/jail.js");
-  const { files, problems } = await graphOf(script, () => false);
+  const { isPermitted } = await import("../script/permissions.js");
+  const { files, sources, problems } = await graphOf(script, (path) => isPermitted(permissions, "read", path));
   for (const problem of problems) printToStderr(`${problemText(problem)}\n`);
   if (problems.length > 0) {
     process.exitCode = 1;
@@ -165,12 +181,17 @@ async function hostOf(
     const onLine = (source: string, text: string): void => printError(`${source} of the script: ${text}`);
     return await ScriptHost.start({
       script,
+      sources,
       seed,
       options,
       policies: {},
       limits: DEFAULT_LIMITS,
-      launch: jailLaunch({ descriptors: [CONTROL_FD], files, unsafe }),
+      launch: jailLaunch({ files, permissions, mailbox: false, unsafe }),
+      broker: { permissions, script: name, log },
       onLine,
+      onNews: ({ problems }) => {
+        for (const { problem } of problems) printError(problemText(problem));
+      },
     });
   } catch (error) {
     if (!(error instanceof ScriptError)) throw error;
@@ -178,12 +199,6 @@ async function hostOf(
     process.exitCode = 1;
     return undefined;
   }
-}
-
-/** A script's path; a ready-made one may be named alone. */
-function existing(file: string): string {
-  for (const path of [resolve(file), `${READY_MADE}${file}.ts`]) if (existsSync(path)) return path;
-  throw new UsageError(`${file}: there is no such file; \`mishap script list\` has the ready-made scripts`);
 }
 
 function seedOf(text: string, parseSeed: (text: string) => bigint): bigint {
@@ -198,14 +213,4 @@ function flowsOf(text: string): number {
   const flows = Number(text);
   if (Number.isInteger(flows) && flows > 0 && flows <= MAX_FLOWS) return flows;
   throw new UsageError(`--flows ${text}: is a number from 1 to ${MAX_FLOWS}, such as 20`);
-}
-
-function optionsOf(given: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    given.map((each) => {
-      const at = each.indexOf("=");
-      if (at < 1) throw new UsageError(`--script-option ${each}: is name=value, such as tenants=3`);
-      return [each.slice(0, at), each.slice(at + 1)];
-    }),
-  );
 }

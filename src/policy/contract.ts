@@ -52,6 +52,7 @@ export const VERDICTS = [
   "reorder",
   "duplicate",
   "skipped",
+  "answered",
 ] as const;
 
 /** Protocol. */

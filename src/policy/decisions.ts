@@ -24,6 +24,9 @@ function parseValue(written: unknown): number {
   throw new PolicyError("", "must be a whole number, such as 50000000 for 50 ms", written);
 }
 
+/** What a script answered is no decision about a unit. */
+const DECIDED_VERDICTS = VERDICTS.filter((verdict) => verdict !== "answered");
+
 const decision = block(
   {
     flow: field<string, string>(parseFlow, {
@@ -47,7 +50,7 @@ const decision = block(
       max: STREAM_UNIT_BYTES - 1,
     }).prefault(0),
     stage: choice(STAGES, { help: "which stage decided", example: "chaos_base" }),
-    verdict: choice(VERDICTS, { help: "what it decided", example: "delay" }),
+    verdict: choice(DECIDED_VERDICTS, { help: "what it decided", example: "delay" }),
     fault: choice(words(FAULTS), { help: "on whose account", example: "latency" }),
     value: field<number | string, number>(parseValue, {
       help: "what was chosen: nanoseconds, retransmissions lost too, copies, units that may overtake",

@@ -115,6 +115,17 @@ export function describeFaults(policy: Policy): AskedFault[] {
   }));
 }
 
+/** Every fault that there is, in both directions; `asked` says who asks for them. */
+export function everyFault(asked: string): AskedFault[] {
+  const directional = DIRECTIONAL.map((key): [string, number] => [key, FAULTS[key]]);
+  return [...directional, ...UNDIRECTED].map(([fault, faultBit]) => ({
+    fault,
+    asked,
+    faultBit,
+    directions: [...BOTH],
+  }));
+}
+
 function describeValue(path: string, written: unknown): string {
   if (typeof written !== "object" || written === null) return String(written);
   const fields = Object.entries(written).filter(([, value]) => value !== undefined);

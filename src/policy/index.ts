@@ -10,7 +10,7 @@ export { type CompiledPolicy, compile, type RowDirectionFields, type RowFields }
 export { FAULTS } from "./contract.js";
 export { decompile, normalForm } from "./decompile.js";
 export { nearest, PolicyError } from "./errors.js";
-export { type AskedFault, type Direction, describeFaults } from "./faults.js";
+export { type AskedFault, type Direction, describeFaults, everyFault } from "./faults.js";
 export { type FlagValues, flagName, type PolicyFlag, policyFlags, policyFromFlags } from "./flags.js";
 export { loadPreset, PRESETS, type Preset } from "./presets.js";
 export { type ParsedPolicy, type Policy, type PolicyInput, parsePolicy, policySchema } from "./schema.js";

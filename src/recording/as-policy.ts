@@ -7,7 +7,7 @@ import { withoutFields } from "./atoms.js";
 import { type EventColumns, eventAt } from "./events.js";
 import { withoutPassingPort } from "./passing-ports.js";
 import type { Recording } from "./reader.js";
-import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+import { DIRECTIONS, FAULT_WORDS, isFaults, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
 
 /** The name of the run's own policy in such a file. */
 export const SHRUNK = "shrunk";
@@ -113,7 +113,7 @@ function decisionsOf(recording: Recording, isMeant: (ordinal: number) => boolean
   let ordinal = 0;
   for (const { events } of recording.blocks()) {
     for (let at = 0; at < events.count; at++) {
-      if (isMeant(ordinal++) && events.verdict[at] !== CONTINUE)
+      if (isMeant(ordinal++) && isFaults(events.verdict[at] ?? 0))
         decisions.push(decisionOf(recording, events, at, portless));
     }
   }

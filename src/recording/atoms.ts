@@ -7,17 +7,7 @@ import { type Cut, writePart } from "./cut.js";
 import type { EventColumns } from "./events.js";
 import type { RecordingHeader } from "./format.js";
 import type { Recording } from "./reader.js";
-import {
-  CONTINUE,
-  DIRECTIONS,
-  endsConversation,
-  FAULT_WORDS,
-  isByTheClock,
-  OPS,
-  SKIPPED,
-  STAGES,
-  wordFor,
-} from "./words.js";
+import { DIRECTIONS, endsConversation, FAULT_WORDS, isByTheClock, isFaults, OPS, STAGES, wordFor } from "./words.js";
 
 /** One fault of a recording: it is there whole or not at all. */
 export interface Atom {
@@ -85,7 +75,7 @@ export function atomsOf(recording: Recording): Atoms {
 }
 
 function isFault({ verdict, fault }: EventColumns, at: number): boolean {
-  return verdict[at] !== CONTINUE && verdict[at] !== SKIPPED && !isByTheClock(fault[at] ?? 0);
+  return isFaults(verdict[at] ?? 0) && !isByTheClock(fault[at] ?? 0);
 }
 
 function eventAtom(recording: Recording, events: EventColumns, at: number, first: number): Atom {

@@ -7,7 +7,7 @@ import { FAULTS } from "../policy/contract.js";
 import { eventAt, placeNumber, type RecordedEvent } from "./events.js";
 import { tellApartWithout, withoutPassingPort } from "./passing-ports.js";
 import type { Recording } from "./reader.js";
-import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+import { ANSWERED, CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
 
 /** What was decided. */
 export interface Outcome {
@@ -103,7 +103,7 @@ function add(open: Open, flow: string, event: RecordedEvent): void {
 
 function isSame(a: RecordedEvent, b: RecordedEvent): boolean {
   if (a.verdict !== b.verdict) return false;
-  if (a.verdict === CONTINUE) return true;
+  if (a.verdict === CONTINUE || a.verdict === ANSWERED) return true; // rows are numbered as they come
   return a.fault === b.fault && (a.fault === FAULTS.rate || a.value === b.value);
 }
 

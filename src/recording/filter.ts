@@ -2,7 +2,7 @@
 
 import type { EventColumns } from "./events.js";
 import type { Recording } from "./reader.js";
-import { CONTINUE } from "./words.js";
+import { isFaults } from "./words.js";
 
 /** All that is given has to hold. */
 export interface EventFilter {
@@ -31,7 +31,7 @@ export function selection(recording: Recording, filter: EventFilter): (events: E
       atNs < toNs &&
       (stage === undefined || events.stage[at] === stage) &&
       (verdict === undefined || events.verdict[at] === verdict) &&
-      (fault === undefined || (events.fault[at] === fault && events.verdict[at] !== CONTINUE)) &&
+      (fault === undefined || (events.fault[at] === fault && isFaults(events.verdict[at] ?? 0))) &&
       (policies === undefined || policies.has(events.policy[at] ?? 0)) &&
       isOfFlow(events.flow[at] ?? 0)
     );

@@ -50,6 +50,7 @@ const header = z.object({
   setpriority: z.boolean(),
   partial: z.boolean().optional(),
   keep_ports: z.boolean().optional(),
+  answers: z.array(z.object({ value: count, fields: z.record(z.string(), z.unknown()) })).optional(),
 });
 
 const gap = z.object({ lost: count });

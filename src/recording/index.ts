@@ -23,11 +23,13 @@ export { type Carried, type CarriedOp, carriedBy } from "./payload.js";
 export { isGap, openRecording, Recording, RecordingError, type RecordingPart, type Wholeness } from "./reader.js";
 export { type DecisionStats, type FlowStats, type RecordingStats, statsOf } from "./stats.js";
 export {
+  ANSWERED,
   CONTINUE,
   DIRECTIONS,
   endsConversation,
   FAULT_WORDS,
   isByTheClock,
+  isFaults,
   OPS,
   SKIPPED,
   STAGES,

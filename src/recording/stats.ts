@@ -2,7 +2,7 @@
 
 import type { EventColumns } from "./events.js";
 import type { Recording, Wholeness } from "./reader.js";
-import { CONTINUE, FAULT_WORDS, STAGES, VERDICTS, wordFor } from "./words.js";
+import { FAULT_WORDS, isFaults, STAGES, VERDICTS, wordFor } from "./words.js";
 
 /** Decisions that are alike. */
 export interface DecisionStats {
@@ -104,7 +104,7 @@ function countBlock(
 }
 
 function rowOf(rows: Map<number, Row>, policy: number, stage: number, verdict: number, fault: number): Row {
-  const asked = verdict === CONTINUE ? 0 : fault;
+  const asked = isFaults(verdict) ? fault : 0;
   const key = ((policy * 32 + stage) * 16 + verdict) * 256 + asked; // up to 33 bits
   const known = rows.get(key);
   if (known !== undefined) return known;
@@ -124,7 +124,7 @@ function describe(row: Row, recording: Recording): DecisionStats {
     policy: recording.policyName(policy),
     stage: wordFor(STAGES, stage),
     verdict: wordFor(VERDICTS, verdict),
-    ...(verdict === CONTINUE ? {} : { fault: wordFor(FAULT_WORDS, fault) }),
+    ...(!isFaults(verdict) ? {} : { fault: wordFor(FAULT_WORDS, fault) }),
     uplink: events[0],
     downlink: events[1],
     bytes,

@@ -6,7 +6,7 @@ import { type EventColumns, eventAt } from "./events.js";
 import type { Carried } from "./payload.js";
 import type { Recording } from "./reader.js";
 import type { RecordingStats } from "./stats.js";
-import { CONTINUE, DIRECTIONS, FAULT_WORDS, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
+import { CONTINUE, DIRECTIONS, FAULT_WORDS, isFaults, OPS, STAGES, VERDICTS, wordFor } from "./words.js";
 
 /** What is missing of a recording, a sentence each. */
 export function missingOf(recording: Recording): string[] {
@@ -40,7 +40,7 @@ export function eventJson(recording: Recording, events: EventColumns, at: number
     unit: numbers.unit,
     stage: wordFor(STAGES, stage),
     verdict: wordFor(VERDICTS, verdict),
-    ...(verdict === CONTINUE ? {} : { fault: wordFor(FAULT_WORDS, fault) }),
+    ...(!isFaults(verdict) ? {} : { fault: wordFor(FAULT_WORDS, fault) }),
     value: numbers.value,
     policy: recording.policyName(policy),
     bytes: numbers.bytes,
@@ -54,7 +54,7 @@ const [OP, STAGE, VERDICT, FAULT] = [OPS, STAGES, VERDICTS, FAULT_WORDS].map(wid
 /** An event in a line: time, what it was, what was decided, by which policy, and whose it was. */
 export function eventLine(recording: Recording, events: EventColumns, at: number): string {
   const event = eventAt(events, at);
-  const goesOn = event.verdict === CONTINUE;
+  const goesOn = !isFaults(event.verdict);
   const verdict = wordFor(VERDICTS, event.verdict);
   return [
     `${(event.at_ns / 1e9).toFixed(6)}s`.padStart(12),

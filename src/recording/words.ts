@@ -16,6 +16,14 @@ export const CONTINUE = VERDICTS.indexOf("continue");
 /** The verdict of an op that a schedule, or the other end, kept from all stages. */
 export const SKIPPED = VERDICTS.indexOf("skipped");
 
+/** The verdict of an op for which a script's answer decided, or by 0 none: its value says which. */
+export const ANSWERED = VERDICTS.indexOf("answered");
+
+/** Whether a verdict is a fault's. */
+export function isFaults(verdict: number): boolean {
+  return verdict !== CONTINUE && verdict !== SKIPPED && verdict !== ANSWERED;
+}
+
 const ENDING: ReadonlySet<number> = new Set([FAULTS.session_budget, FAULTS.half_open]);
 const BY_THE_CLOCK: ReadonlySet<number> = new Set([FAULTS.rate, FAULTS.connect_timeout, FAULTS.recv_timeout]);
 

@@ -6,18 +6,19 @@
 import { STREAM_UNIT_BYTES } from "../policy/contract.js";
 import type { Policy } from "../policy/index.js";
 import {
-  CONTINUE,
+  ANSWERED,
   DIRECTIONS,
   type EventColumns,
   endsConversation,
+  eventAt,
   FAULT_WORDS,
   type FlowIdentity,
   flowKey,
   isByTheClock,
+  isFaults,
   newColumns,
   OPS,
   type Recording,
-  SKIPPED,
   STAGES,
   VERDICTS,
   withoutPassingPort,
@@ -35,6 +36,8 @@ export interface Decisions {
   readonly whole: boolean;
   /** Flows are known without the ports that pass: see src/recording/passing-ports.ts. */
   readonly portless: boolean;
+  /** Where a script was asked: which of its answers decided each op, by its slot. */
+  readonly answers?: EventColumns;
   /** Where every op was recorded: the last unit that each flow's ops came to, by {@link opNumber}. */
   readonly reached?: ReadonlyMap<number, number>;
 }
@@ -44,10 +47,15 @@ export function opNumber(flow: number, op: number): number {
   return flow * 4 + op;
 }
 
-/** What a recording decided: each decision once, and of a conversation that ended its end. */
-export function decisionsOf(recording: Recording): Decisions {
+/**
+ * What a recording decided: each decision once, and of a conversation that ended its end.
+ *
+ * @param slots - where the answers of its script will be, by what events call them
+ */
+export function decisionsOf(recording: Recording, slots?: ReadonlyMap<number, number>): Decisions {
   const { header, end, lost, wholeness, path } = recording;
   const gathered = new Gathered();
+  const answers = slots === undefined ? undefined : new Gathered();
   const known: FlowIdentity[] = [];
   const places = new Map<number, number>(); // by the recording's number; a flow that it does not name is met by nobody
   const reached = header?.record_all === true ? new Map<number, number>() : undefined;
@@ -60,6 +68,9 @@ export function decisionsOf(recording: Recording): Decisions {
       if (flow === undefined) continue;
       if (reached !== undefined) noteReached(reached, flow, block.events, i);
       gathered.take(flow, block.events, i);
+      if (block.events.verdict[i] === ANSWERED) {
+        answers?.add({ ...eventAt(block.events, i), flow, value: slots?.get(block.events.value[i] ?? 0) ?? 0 });
+      }
     }
   }
   const whole = header?.partial !== true && end !== undefined && lost === 0 && wholeness.damaged_bytes === 0;
@@ -67,6 +78,7 @@ export function decisionsOf(recording: Recording): Decisions {
   return {
     ...{ source: path, events: gathered.columns, whole, ...(reached !== undefined && { reached }) },
     ...{ portless, flows: portless ? known.map(withoutPort) : known },
+    ...(answers !== undefined && { answers: answers.columns }),
   };
 }
 
@@ -93,7 +105,11 @@ export function decisionsOfPolicy({ fields }: Policy): Decisions | undefined {
 }
 
 /** As the contract's Decided, in the order they are in: the segment sorts them. */
-export function packDecisions({ flows, events }: Decisions): Uint8Array {
+export function packDecisions({ flows, events, answers }: Decisions): Uint8Array {
+  return Buffer.concat([pack(flows, events), ...(answers === undefined ? [] : [pack(flows, answers)])]);
+}
+
+function pack(flows: Decisions["flows"], events: EventColumns): Buffer {
   const { size, fields } = codec.struct("Decided");
   const packed = Buffer.alloc(size * events.count);
   const at = Object.fromEntries(fields.map(({ name, offset }) => [name, offset]));
@@ -130,7 +146,7 @@ class Gathered {
   take(flow: number, from: EventColumns, at: number): void {
     const verdict = from.verdict[at] ?? 0;
     const fault = from.fault[at] ?? 0;
-    if (verdict === CONTINUE || verdict === SKIPPED || isByTheClock(fault)) return;
+    if (!isFaults(verdict) || isByTheClock(fault)) return;
     if (endsConversation(fault)) {
       const key = opNumber(flow, from.op[at] ?? 0);
       if (this.#ended.has(key)) return;

@@ -5,7 +5,11 @@ import { type RunPolicies, UNNAMED } from "../api/published.js";
 import { type Policy, PolicyError, parsePolicy } from "../policy/index.js";
 import { openRecording, RecordingError, type RecordingHeader } from "../recording/index.js";
 import { missingOf } from "../recording/text.js";
+import { layout } from "../segment/index.js";
 import { decisionsOf } from "./decisions.js";
+
+/** Slots that are left for policies of programs. */
+const POLICIES_OF_PROGRAMS = 256;
 
 /** What is needed to run a recording again. */
 export interface Replayed {
@@ -28,14 +32,36 @@ export function readReplay(path: string, { strict }: { strict: boolean }): Repla
       `${path}: holds no policies, as recordings made of a journal do; \`mishap run --record\` keeps them`,
     );
   }
+  const policies = policiesOf(path, header);
+  const { slots, others, missing } = answersOf(path, header, policies);
   return {
     command: header.command,
-    policies: policiesOf(path, header),
+    policies: { ...policies, others },
     seed: BigInt(header.seed),
     setpriority: header.setpriority,
-    replay: { decisions: decisionsOf(recording), strict },
-    missing: missingOf(recording),
+    replay: { decisions: decisionsOf(recording, slots), strict },
+    missing: [...missingOf(recording), ...missing],
   };
+}
+
+/** What a script answered, as policies behind the others: a session gives them slots in that order, from 1. */
+function answersOf(
+  path: string,
+  { answers }: RecordingHeader,
+  { others }: RunPolicies,
+): { slots?: Map<number, number>; others: RunPolicies["others"]; missing: string[] } {
+  if (answers === undefined) return { others, missing: [] };
+  const { maxPolicies = 0 } = layout.constants;
+  const room = Math.max(0, maxPolicies - POLICIES_OF_PROGRAMS - others.size);
+  const all = new Map(others);
+  const slots = new Map<number, number>();
+  for (const [number, { value, fields }] of answers.slice(0, room).entries()) {
+    slots.set(value, 1 + all.size);
+    all.set(`script answer ${number + 1}`, policyOf(path, `script answer ${number + 1}`, fields));
+  }
+  const more = answers.length - slots.size;
+  const missing = `${path}: holds ${answers.length} answers of its script, of which a replay has room for ${room}`;
+  return { slots, others: all, missing: more > 0 ? [missing] : [] };
 }
 
 /** The run's own policy is the first; those that programs registered they will register again. */

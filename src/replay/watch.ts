@@ -5,6 +5,7 @@
  */
 
 import {
+  ANSWERED,
   CONTINUE,
   DIRECTIONS,
   endsConversation,
@@ -89,7 +90,7 @@ export class ReplayWatch {
   /** Holds an event against what was decided. */
   #hold(key: bigint, event: SeenEvent): void {
     const flow = this.#flows.get(key);
-    if (flow === undefined) return; // its opening was told
+    if (flow === undefined || event.verdict === ANSWERED) return; // its opening was told; an answer is no decision about a unit
     if (event.verdict === CONTINUE || event.verdict === SKIPPED) this.#holdOp(flow, event);
     else this.#holdDecision(flow, event);
   }

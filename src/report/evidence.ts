@@ -6,7 +6,16 @@
 
 import type { AskedFault, Direction, Policy } from "../policy/index.js";
 import type { HistogramReading, PolicyCounters, RunCounters } from "./counters.js";
-import type { Accounts, CoverageRow, Determinism, EscapedFlow, Evidence, FaultEvidence, Replay } from "./schema.js";
+import type {
+  Accounts,
+  CoverageRow,
+  Determinism,
+  EscapedFlow,
+  Evidence,
+  FaultEvidence,
+  Replay,
+  ScriptEvidence,
+} from "./schema.js";
 
 /** What is known about a run beside its counters. */
 export interface RunFacts {
@@ -24,6 +33,8 @@ export interface RunFacts {
   readonly notes: readonly string[];
   /** Where what happens was decided beforehand. */
   readonly replay?: Replay | undefined;
+  /** Where a script was asked. */
+  readonly script?: ScriptEvidence | undefined;
   /** Where the kernel's witness was there to the end. */
   readonly kernel?: KernelFacts | undefined;
 }
@@ -188,8 +199,17 @@ function isZero({ fault }: AskedFault, policy: Policy): boolean {
   return value === 0;
 }
 
-function determinismOf(counters: RunCounters, policies: readonly PolicyFacts[], replay?: Replay): Determinism {
+function determinismOf(
+  counters: RunCounters,
+  policies: readonly PolicyFacts[],
+  replay?: Replay,
+  script?: ScriptEvidence,
+): Determinism {
   if (replay !== undefined) return replayed(replay, policies);
+  const unanswered = script === undefined ? 0 : script.late + script.unserved;
+  if (unanswered > 0) {
+    return { level: "statistical", reason: `${unanswered} questions to the script were not answered in time` };
+  }
   const drawing = policies.some(({ policy, asked }) =>
     asked.some((fault) => kindOf(fault, policy).chance || baseKey(fault.fault) === "jitter"),
   );
@@ -300,8 +320,9 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
     version: facts.version,
     command: [...facts.command],
     seed: `0x${facts.seed.toString(16)}`,
-    determinism: determinismOf(counters, facts.policies, facts.replay),
+    determinism: determinismOf(counters, facts.policies, facts.replay, facts.script),
     ...(facts.replay !== undefined && { replay: facts.replay }),
+    ...(facts.script !== undefined && { script: facts.script }),
     exit_code: facts.exitCode,
     duration_ms: Math.round(facts.durationMs),
     flows: counters.flows,

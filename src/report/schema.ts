@@ -101,6 +101,28 @@ const replay = z
   })
   .describe("where what happens was decided beforehand");
 
+const script = z
+  .strictObject({
+    file: z.string().describe("its path"),
+    name: z.string().describe("as it names itself"),
+    questions: count("that programs asked it"),
+    late: count("of these, not answered in time: the policy's own fields applied"),
+    unserved: count("that could not be asked, because its worker was being replaced: the same"),
+    problems: z
+      .array(
+        z.strictObject({
+          message: z.string().describe("in one sentence"),
+          file: z.string().optional(),
+          line: z.int().min(1).optional(),
+          column: z.int().min(1).optional(),
+          times: count("how often"),
+        }),
+      )
+      .describe("what was wrong with it, and where"),
+    metrics: z.record(z.string(), z.number()).describe("what it counted and set, by name"),
+  })
+  .describe("the script that decided, where there was one");
+
 /** The schema of evidence. */
 export const evidenceSchema = z
   .strictObject({
@@ -112,6 +134,7 @@ export const evidenceSchema = z
       .describe("what --seed takes to repeat the run"),
     determinism,
     replay: replay.optional(),
+    script: script.optional(),
     exit_code: z.int().min(0).max(255).describe("the program's own, or 128+n when signal n ended it"),
     duration_ms: count("from the program's start to its end, in milliseconds"),
     flows: count("network flows that the interceptor saw"),
@@ -148,5 +171,7 @@ export type Accounts = z.infer<typeof accounts>;
 export type Replay = z.infer<typeof replay>;
 /** The first thing that was not as it was decided. */
 export type Divergence = z.infer<typeof divergence>;
+/** The script that decided. */
+export type ScriptEvidence = z.infer<typeof script>;
 /** How far another run with this seed would decide alike. */
 export type Determinism = z.infer<typeof determinism>;

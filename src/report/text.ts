@@ -1,8 +1,9 @@
 /** Evidence as a person reads it at the end of a run: one line a fault, asked against delivered, aligned. */
 
+import { problemText } from "../script/questions.js";
 import { baseKey, basisNoun } from "./evidence.js";
 import { alignColumns, formatBytes, formatCount, formatDurationNs, formatPlural, formatPpm } from "./format.js";
-import type { CoverageRow, Evidence, FaultEvidence, Replay } from "./schema.js";
+import type { CoverageRow, Evidence, FaultEvidence, Replay, ScriptEvidence } from "./schema.js";
 
 const BOLD = ["\u001b[1m", "\u001b[22m"] as const;
 const YELLOW = ["\u001b[33m", "\u001b[39m"] as const;
@@ -47,9 +48,9 @@ function faultRows({ faults }: Evidence): string[][] {
   ]);
 }
 
-/** What was met of a replay, whose bytes were carried, and what escaped: label, text, whether that is a warning. */
-function restRows({ coverage, escaped, replay }: Evidence): [string, string, boolean][] {
-  const rows: [string, string, boolean][] = [];
+/** What a script answered, was met of a replay, whose bytes were carried, and what escaped: label, text, whether that is a warning. */
+function restRows({ coverage, escaped, replay, script }: Evidence): [string, string, boolean][] {
+  const rows: [string, string, boolean][] = script === undefined ? [] : scriptRows(script);
   if (replay !== undefined) rows.push(["replay", replayText(replay), replay.divergence !== undefined]);
   const covered: [string, string, boolean][] = (coverage === undefined ? [] : coverageLines(coverage)).map(
     ({ text, escaped }, at) => [at === 0 ? "coverage" : "", text, escaped],
@@ -64,6 +65,26 @@ function restRows({ coverage, escaped, replay }: Evidence): [string, string, boo
     rows.push(["escaped", text, true]);
   }
   return rows;
+}
+
+/** What a script answered and counted, and what was wrong with it. */
+function scriptRows({
+  name,
+  questions,
+  late,
+  unserved,
+  problems,
+  metrics,
+}: ScriptEvidence): [string, string, boolean][] {
+  const short = [late > 0 && `${formatCount(late)} late`, unserved > 0 && `${formatCount(unserved)} not asked`];
+  const counted = Object.entries(metrics).map(([metric, value]) => `${metric} ${formatCount(value)}`);
+  const text = [`${name}: ${formatPlural(questions, "question")}`, ...short, ...counted].filter(Boolean).join(" · ");
+  return [
+    ["script", text, late + unserved > 0],
+    ...problems.map(({ times, ...problem }): [string, string, boolean] => {
+      return ["", `${problemText(problem)}${times > 1 ? ` (${formatCount(times)} times)` : ""}`, true];
+    }),
+  ];
 }
 
 /** How much of what was decided was met, and the first thing that was not as it was. */

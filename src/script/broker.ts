@@ -8,13 +8,14 @@
 import { lookup } from "node:dns/promises";
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, readlinkSync } from "node:fs";
 import { createServer, isIP, Socket } from "node:net";
+import os from "node:os";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { native } from "../segment/native.js";
 import { type Address, type Ask, askSchema, type Reply } from "./asks.js";
 import type { PermissionLog } from "./audit.js";
 import { findProgram, hostOf, isDenied, isPermitted, netValue, type Permissions, realPathOf } from "./permissions.js";
-import { flagFor, type Kind } from "./wish.js";
+import { flagFor, type Permission } from "./wish.js";
 
 /** Longer than any question can be, in bytes. */
 const LONGEST_LINE = 16_384;
@@ -121,6 +122,8 @@ async function answerTo(ask: Ask, options: BrokerOptions): Promise<Answer> {
         return open(ask, options);
       case "env":
         return readVariable(ask, options);
+      case "sys":
+        return systemFact(ask, options);
       case "refused":
         return refused(ask, options);
     }
@@ -162,11 +165,11 @@ function reachedAs(host: string): string | undefined {
 /** A connection of which not a byte is read here. */
 function connected(address: string, port: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = new Socket();
+    const socket = new Socket().unref(); // nobody waits for it once the script is gone
     socket.pause();
     const patience = setTimeout(() => {
       socket.destroy(Object.assign(new Error(`connect ETIMEDOUT ${address}:${port}`), { code: "ETIMEDOUT" }));
-    }, NETWORK_PATIENCE_MS);
+    }, NETWORK_PATIENCE_MS).unref();
     socket.once("close", () => clearTimeout(patience));
     socket.once("error", reject);
     socket.connect({ host: address, port }, () => {
@@ -253,7 +256,7 @@ function openFlags(flags: "r" | "w" | "a"): number {
   return always | constants.O_WRONLY | constants.O_CREAT | (flags === "a" ? constants.O_APPEND : 0);
 }
 
-function moved(options: BrokerOptions, permission: Kind, path: string): Answer {
+function moved(options: BrokerOptions, permission: Permission, path: string): Answer {
   note(options, "deny", permission, path, "it was no regular file at this path any more when it was opened");
   return denied(permission, path);
 }
@@ -262,6 +265,11 @@ function readVariable({ name }: Extract<Ask, { ask: "env" }>, options: BrokerOpt
   if (!decide(options, "env", name, "read")) return denied("env", name);
   const value = (options.environment ?? process.env)[name];
   return { reply: { ok: value === undefined ? {} : { value } } };
+}
+
+function systemFact({ fact }: Extract<Ask, { ask: "sys" }>, options: BrokerOptions): Answer {
+  if (!decide(options, "sys", fact, "know it")) return denied("sys", fact);
+  return { reply: { ok: { value: JSON.stringify(os[fact]()) } } };
 }
 
 /** The kernel refused something inside. Where it was granted, the reason is another one, and not ours to explain. */
@@ -281,7 +289,7 @@ function refused({ permission, value }: Extract<Ask, { ask: "refused" }>, option
 }
 
 /** Whether something is permitted, which the log says too. A value that is none is not. */
-function decide(options: BrokerOptions, permission: Kind, value: string | undefined, doing: string): boolean {
+function decide(options: BrokerOptions, permission: Permission, value: string | undefined, doing: string): boolean {
   const isGranted = value !== undefined && isPermitted(options.permissions, permission, value);
   const flag = flagFor({ permission, value: value ?? "" });
   const why = isGranted ? `it asked to ${doing}, as granted` : `it asked to ${doing} without ${flag}`;
@@ -289,11 +297,17 @@ function decide(options: BrokerOptions, permission: Kind, value: string | undefi
   return isGranted;
 }
 
-function note({ log, script }: BrokerOptions, action: "grant" | "deny", permission: Kind, value: string, why: string) {
+function note(
+  { log, script }: BrokerOptions,
+  action: "grant" | "deny",
+  permission: Permission,
+  value: string,
+  why: string,
+) {
   log.write({ source: "broker", action, permission, value, script, why });
 }
 
-function denied(permission: Kind, value: string): Answer {
+function denied(permission: Permission, value: string): Answer {
   return { reply: { denied: { permission, value } } };
 }
 

@@ -17,6 +17,8 @@ const TYPESCRIPT: ReadonlySet<string> = new Set([".ts", ".mts"]);
 export interface ScriptGraph {
   /** Real paths, the script's own first. */
   readonly files: readonly string[];
+  /** What is in them; those left out that cannot be read. */
+  readonly sources: Readonly<Record<string, string>>;
   /** Imports that lead out of the script's folder and of what was granted; the files are not among `files`. */
   readonly problems: readonly ScriptProblem[];
 }
@@ -31,11 +33,15 @@ export async function graphOf(script: string, granted: (path: string) => boolean
   const entry = realpathSync(script);
   const own = `${dirname(entry)}${sep}`;
   const files = new Set([entry]);
+  const sources: Record<string, string> = {};
   const problems: ScriptProblem[] = [];
   // Grows while it is walked.
   for (const file of files) {
+    const text = textOf(file);
+    if (text === undefined) continue;
+    sources[file] = text;
     if (!CODE.has(extname(file))) continue;
-    for (const { specifier, at, source } of importsOf(file)) {
+    for (const { specifier, at, source } of importsOf(file, text)) {
       const path = realPathOf(resolve(dirname(file), specifier));
       if (path === undefined) continue;
       // The real path: a link below the folder does not lead out of it.
@@ -44,7 +50,7 @@ export async function graphOf(script: string, granted: (path: string) => boolean
         problems.push({ message: `imports ${path}, which needs --allow-read=${path}`, file, ...placeOf(source, at) });
     }
   }
-  return { files: [...files], problems };
+  return { files: [...files], sources, problems };
 }
 
 interface RelativeImport {
@@ -53,9 +59,16 @@ interface RelativeImport {
   readonly source: string;
 }
 
-function importsOf(file: string): RelativeImport[] {
+function textOf(file: string): string | undefined {
   try {
-    const text = readFileSync(file, "utf8");
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+function importsOf(file: string, text: string): RelativeImport[] {
+  try {
     const source = TYPESCRIPT.has(extname(file)) ? strip(text, file) : text;
     const [imports] = parse(source, file);
     return imports.flatMap((each) => {

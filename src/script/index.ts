@@ -6,6 +6,7 @@
 import type { PolicyFields } from "../policy/camel.js";
 
 export type { PolicyFields } from "../policy/camel.js";
+export { PermissionDenied } from "./denied.js";
 
 /**
  * The faults of one flow or one op, as a policy's fields. Which flow is known already, and chance is `ctx.random()`'s, so

@@ -115,6 +115,18 @@ export function grantsOf(permissions: Permissions): Wish[] {
   return permissions.sys ? [...wishes, { permission: "sys", value: EVERYTHING }] : wishes;
 }
 
+/** The variables that are granted, with what they are. */
+export function variablesOf(
+  permissions: Permissions,
+  environment: Readonly<Record<string, string | undefined>>,
+): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(environment).flatMap(([name, value]) =>
+      value !== undefined && isPermitted(permissions, "env", name) ? [[name, value]] : [],
+    ),
+  );
+}
+
 /** The absolute path without symlinks; of what does not exist, the path that it would have. */
 export function realPathOf(path: string): string {
   const absolute = resolve(path);

@@ -34,12 +34,12 @@ const DOING: Readonly<Record<Permission, string>> = {
   sys: "know about this system",
 };
 const ALL_OF: Readonly<Record<Permission, string>> = {
-  read: "every file",
-  write: "every file",
-  net: "every host",
-  env: "every",
-  run: "every program",
-  sys: "",
+  read: "read every file",
+  write: "write every file",
+  net: "reach every host",
+  env: "know every variable",
+  run: "run every program",
+  sys: DOING.sys,
 };
 
 /** What a script may do: what was granted and what somebody at the terminal grants now. */
@@ -89,8 +89,8 @@ function deniedSentence(wish: Wish, { script, cwd }: PromptOptions): string {
 }
 
 function doing({ permission, value }: Wish, cwd: string): string {
-  const what = value === EVERYTHING ? ALL_OF[permission] : visible(isPath(permission) ? near(value, cwd) : value);
-  return what === "" ? DOING[permission] : `${DOING[permission]} ${what}`;
+  if (value === EVERYTHING) return ALL_OF[permission];
+  return `${DOING[permission]} ${visible(isPath(permission) ? near(value, cwd) : value)}`;
 }
 
 function isPath(permission: Permission): boolean {

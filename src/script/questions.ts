@@ -7,19 +7,50 @@
 import type { PolicyInput } from "../policy/index.js";
 import type { Flow, Op, Stats, ValidFor } from "./index.js";
 
+/** The host's end of the control channel. */
+export const CONTROL_FD = 3;
+/** Where the host asks the broker. */
+export const BROKER_FD = 4;
+/** Where the host is given the mailbox. */
+export const MAILBOX_FD = 5;
+
 /** A flow as the outside knows it. */
 export type FlowFacts = Omit<Flow, "state">;
 
 /** An op as the outside knows it. */
 export type OpFacts = Omit<Op, "flow">;
 
+/** A flow from its identity in words, as far as they say. */
+export function flowFactsOf(words: string, openedAtMs: number): FlowFacts {
+  const [, protocol = "tcp", peer = words, ordinal = "1", thread = "0"] =
+    /^(tcp|udp|unix|dns):(.*?)(?:#(\d+))?@(.*)$/.exec(words) ?? [];
+  const [, address = peer, port = "0"] = /^(.*):(\d+|\*)$/.exec(peer) ?? [];
+  return {
+    id: words,
+    protocol: protocol === "udp" || protocol === "unix" ? protocol : "tcp",
+    role: "client",
+    peer: { address, port: Number(port) || 0 },
+    ordinal: Number(ordinal),
+    thread,
+    openedAtMs,
+  };
+}
+
+/** Flows of a run in numbers, the doubles of the addon's `flowCounts` in base64: there are many, ten times a second. */
+export type FlowCounts = string;
+
 /** One question; `atMs` is when, in milliseconds since the run began. */
 export type Question =
   | { readonly kind: "flow"; readonly atMs: number; readonly flow: FlowFacts }
   | { readonly kind: "op"; readonly atMs: number; readonly flow: FlowFacts; readonly op: OpFacts }
   | { readonly kind: "tick"; readonly atMs: number; readonly stats: Stats }
+  /** The same from a run, whose flows the worker knows that was asked about them. */
+  | { readonly kind: "run_tick"; readonly atMs: number; readonly counts: FlowCounts }
   /** A flow closed, and its state may go. Has no answer. */
   | { readonly kind: "closed"; readonly atMs: number; readonly flow: FlowFacts };
+
+/** One question as the script's hooks get it. */
+export type Asked = Exclude<Question, { kind: "run_tick" }>;
 
 /** Answered faults, in the form of policy files. */
 export interface Answer {
@@ -73,11 +104,17 @@ export interface Loaded {
 export interface LoadOptions {
   /** Its absolute path. */
   readonly script: string;
+  /** The files that it is made of, by real path: what they hold now, whatever becomes of them. */
+  readonly sources: Readonly<Record<string, string>>;
   readonly seed: string;
   readonly options: Readonly<Record<string, string>>;
   /** The run's policies, in the form of policy files. */
   readonly policies: Readonly<Record<string, PolicyInput>>;
   readonly limits: Limits;
+  /** The environment's variables that the script may know. */
+  readonly variables: Readonly<Record<string, string>>;
+  /** Lanes of the mailbox through which programs ask, a worker each; 0: there is no mailbox. */
+  readonly lanes: number;
 }
 
 /** What a script may take. */
@@ -93,12 +130,16 @@ export interface Limits {
 export const DEFAULT_LIMITS: Limits = { loadMs: 5000, hookMs: 1000, memoryMb: 128 };
 
 /** The hook that a question is for. */
-export const HOOK_OF = { flow: "onFlow", op: "onOp", tick: "onTick", closed: "onFlow" } as const;
+export const HOOK_OF = { flow: "onFlow", op: "onOp", tick: "onTick", run_tick: "onTick", closed: "onFlow" } as const;
 
 /** To the host, a line of JSON each. */
 export type Order =
   | { readonly id: number; readonly kind: "load"; readonly load: LoadOptions }
-  | { readonly id: number; readonly kind: "reload" }
+  | { readonly id: number; readonly kind: "reload"; readonly sources: LoadOptions["sources"] }
+  /** From now on programs are answered, too. */
+  | { readonly id: number; readonly kind: "serve" }
+  /** What came of that and was not told yet is told, before the report. */
+  | { readonly id: number; readonly kind: "flush" }
   | { readonly id: number; readonly kind: "ask"; readonly question: Question };
 
 /** From the host, a line of JSON each. */
@@ -106,8 +147,24 @@ export type Report =
   | { readonly id: number; readonly kind: "loaded"; readonly loaded: Loaded; readonly said: readonly Said[] }
   | { readonly id: number; readonly kind: "failed"; readonly problem: ScriptProblem }
   | { readonly id: number; readonly kind: "reply"; readonly reply: Reply }
-  /** Something went wrong between questions. */
-  | { readonly kind: "problem"; readonly problem: ScriptProblem };
+  | { readonly id: number; readonly kind: "serving" | "flushed" }
+  /** What came of answering programs since the last such line, and what went wrong between questions. */
+  | { readonly kind: "news"; readonly news: News };
+
+/** An answer, as journals and recordings know it. */
+export interface NumberedAnswer {
+  /** As in an event: the row, and from bit 12 on its generation. */
+  readonly value: number;
+  readonly fields: PolicyInput;
+}
+
+/** What a script did while programs were answered. */
+export interface News {
+  /** Answers that were not told before, by what journals call them. */
+  readonly answers: readonly NumberedAnswer[];
+  readonly problems: readonly { readonly problem: ScriptProblem; readonly times: number }[];
+  readonly said: readonly Said[];
+}
 
 /** A problem as a person reads it: `file:line:column: sentence`. */
 export function problemText({ file, line, column, message }: ScriptProblem): string {

@@ -4,11 +4,17 @@
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync } from "node:fs";
 import { Duplex, type Readable } from "node:stream";
 import { fileURLToPath } from "node:url";
+import { native } from "../segment/native.js";
+import { type Broker, type BrokerOptions, serveBroker } from "./broker.js";
+import { variablesOf } from "./permissions.js";
 import {
+  CONTROL_FD,
   type Loaded,
   type LoadOptions,
+  type News,
   type Order,
   problemText,
   type Question,
@@ -19,8 +25,6 @@ import {
 } from "./questions.js";
 
 const MAIN = fileURLToPath(new URL("./host/main.js", import.meta.url));
-/** The host's end of the control channel. */
-export const CONTROL_FD = 3;
 const MAX_LINE_BYTES = 1 << 20;
 const MAX_RESTARTS = 5;
 const FIRST_BACK_OFF_MS = 100;
@@ -28,11 +32,17 @@ const FIRST_BACK_OFF_MS = 100;
 const GRACE_MS = 5000;
 
 /** What a host is started with. */
-export interface HostOptions extends LoadOptions {
+export interface HostOptions extends Omit<LoadOptions, "lanes" | "variables"> {
   /** The command that starts the rest of its line in a jail; empty for none. */
   readonly launch: readonly string[];
-  /** A line that the host or the script printed, or something that went wrong between questions. */
-  readonly onLine: (source: "stdout" | "stderr" | "problem", text: string) => void;
+  /** What the script may do, by whose name it is logged where. */
+  readonly broker: BrokerOptions;
+  /** A line that the host or the script printed. */
+  readonly onLine: (source: "stdout" | "stderr", text: string) => void;
+  /** What came of answering programs, and what went wrong between questions. */
+  readonly onNews: (news: News) => void;
+  /** The mailbox through which programs ask; its descriptor stays the caller's. */
+  readonly mailbox?: { readonly fd: number; readonly lanes: number } | undefined;
 }
 
 /** The script does not load, or its host does not run. */
@@ -53,7 +63,7 @@ export type StartedHost = ScriptHost & { readonly loaded: Loaded };
 
 /** A script that runs in a process of its own. */
 export class ScriptHost {
-  readonly #options: HostOptions;
+  #options: HostOptions;
   #child: ChildProcess | undefined;
   #control: Duplex | undefined;
   #ended: Promise<void> = Promise.resolve();
@@ -61,6 +71,7 @@ export class ScriptHost {
   #nextId = 1;
   #restarts = 0;
   #closed = false;
+  #serving = false;
   #starting: Promise<Loaded> | undefined;
   /** What was said while loading. */
   said: readonly Said[] = [];
@@ -97,10 +108,27 @@ export class ScriptHost {
     }
   }
 
-  /** Loads the script as it is now. Throws a {@link ScriptError} for one that does not load: the old one goes on. */
-  async reload(): Promise<Loaded> {
+  /**
+   * Loads the script anew, from what its files hold now. Throws a {@link ScriptError} for one that does not load: the old
+   * one goes on.
+   */
+  async reload(sources: LoadOptions["sources"]): Promise<Loaded> {
     await this.#running();
-    return this.#loadedOf(await this.#send({ kind: "reload" }, 2 * this.#options.limits.loadMs));
+    const loaded = this.#loadedOf(await this.#send({ kind: "reload", sources }, 2 * this.#options.limits.loadMs));
+    this.#options = { ...this.#options, sources };
+    return loaded;
+  }
+
+  /** From now on programs are answered through the mailbox, by later hosts too. */
+  async serve(): Promise<void> {
+    this.#serving = true;
+    await this.#running();
+    await this.#send({ kind: "serve" }, this.#options.limits.loadMs);
+  }
+
+  /** Gets what came of answering programs and was not told yet. */
+  async flush(): Promise<void> {
+    if (this.#child !== undefined) await this.#send({ kind: "flush" }, this.#options.limits.hookMs);
   }
 
   /** Ends the host; nothing of it is left when this resolves. */
@@ -111,24 +139,37 @@ export class ScriptHost {
   }
 
   async #start(): Promise<Loaded> {
-    const { launch, limits, onLine, ...rest } = this.#options;
+    const { launch, limits, onLine, onNews, mailbox, broker: options, ...rest } = this.#options;
     const node = [process.execPath, "--disable-warning=ExperimentalWarning", MAIN];
     const [command = process.execPath, ...args] = [...launch, ...node];
-    const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe", "pipe"], env: {}, detached: true });
+    const [ours, theirs] = native.socketPair();
+    const broker = serveBroker(ours, options);
+    // In the order of their numbers: control, broker, mailbox.
+    const child = spawn(command, args, {
+      stdio: ["ignore", "pipe", "pipe", "pipe", theirs, mailbox?.fd ?? "ignore"],
+      env: {},
+      detached: true,
+    });
+    closeSync(theirs);
     this.#child = child;
+    void this.#watch(child, broker);
     const control = child.stdio[CONTROL_FD];
     if (!(control instanceof Duplex)) throw new ScriptError({ message: "the script host could not be started" });
     this.#control = control;
     control.on("error", () => {});
     this.#ended = new Promise((resolve) => {
       child.on("error", (error) => {
-        onLine("problem", `the script host could not be started: ${error.message}`);
+        this.#tell({ message: `the script host could not be started: ${error.message}` });
         this.#giveUp();
+        broker.close();
         resolve();
       });
-      child.on("close", () => {
+      child.on("close", async () => {
         if (this.#child === child) this.#giveUp();
+        broker.close();
+        await broker.ended;
         resolve();
+        if (this.#serving && !this.#closed) void this.#revive();
       });
     });
     for (const source of ["stdout", "stderr"] as const)
@@ -142,7 +183,21 @@ export class ScriptHost {
       (line) => this.#receive(line),
       () => child.kill("SIGKILL"),
     );
-    return this.#loadedOf(await this.#send({ kind: "load", load: { ...rest, limits } }, limits.loadMs));
+    const variables = variablesOf(options.permissions, options.environment ?? process.env);
+    const load = { ...rest, limits, variables, lanes: mailbox?.lanes ?? 0 };
+    return this.#loadedOf(await this.#send({ kind: "load", load }, limits.loadMs));
+  }
+
+  /** A host that asks the broker for what is no question is not asked any more either. */
+  async #watch(child: ChildProcess, broker: Broker): Promise<void> {
+    const reason = await broker.ended;
+    if (reason === undefined) return;
+    this.#tell({ message: reason, file: this.#options.script });
+    child.kill("SIGKILL");
+  }
+
+  #tell(problem: ScriptProblem): void {
+    this.#options.onNews({ problems: [{ problem, times: 1 }], said: [], answers: [] });
   }
 
   /** The host that runs, started again where it has died. */
@@ -158,9 +213,21 @@ export class ScriptHost {
     await this.#starting;
   }
 
+  /** Programs wait for answers, not for somebody to ask for a new host. */
+  async #revive(): Promise<void> {
+    this.#tell(this.#deathNotice());
+    try {
+      await this.#running();
+    } catch (error) {
+      if (!this.#closed && error instanceof ScriptError) this.#tell(error.problem);
+    }
+  }
+
   async #again(): Promise<Loaded> {
     await new Promise((resolve) => setTimeout(resolve, FIRST_BACK_OFF_MS * 2 ** this.#restarts++));
-    return this.#start();
+    const loaded = await this.#start();
+    if (this.#serving) await this.#send({ kind: "serve" }, this.#options.limits.loadMs);
+    return loaded;
   }
 
   async #send(order: Distribute<Order>, limitMs: number): Promise<Report | undefined> {
@@ -180,10 +247,14 @@ export class ScriptHost {
   }
 
   #receive(line: string): void {
-    const report = reportOf(line);
-    if (report === undefined) this.#child?.kill("SIGKILL");
-    else if (report.kind === "problem") this.#options.onLine("problem", problemText(report.problem));
-    else this.#waiting.get(report.id)?.(report);
+    try {
+      const report = reportOf(line);
+      if (report === undefined) this.#child?.kill("SIGKILL");
+      else if (report.kind === "news") this.#options.onNews(report.news);
+      else this.#waiting.get(report.id)?.(report);
+    } catch {
+      this.#child?.kill("SIGKILL"); // its shape is not what our own host sends
+    }
   }
 
   #loadedOf(report: Report | undefined): Loaded {
@@ -204,6 +275,10 @@ export class ScriptHost {
 
   async #death(): Promise<ScriptProblem> {
     await this.#ended;
+    return this.#deathNotice();
+  }
+
+  #deathNotice(): ScriptProblem {
     return {
       message: "the script host died and is started again; the script's state is lost",
       file: this.#options.script,

@@ -5,7 +5,7 @@
 
 import { DIRECTIONS, OPS, type Recording } from "../recording/index.js";
 import type { FlowStats, FlowTotals, Peer, Stats } from "./index.js";
-import type { Answer, FlowFacts, OpFacts, Question } from "./questions.js";
+import { type Answer, type Asked, type FlowFacts, flowFactsOf, type OpFacts } from "./questions.js";
 
 const SERVERS = 4;
 const EXCHANGES = 5;
@@ -59,7 +59,7 @@ export function recordedTraffic(recording: Recording): Happening[] {
     const atMs = event.at_ns / 1e6;
     let flow = flows.get(event.flow);
     if (flow === undefined) {
-      flow = { facts: factsOf(recording.flowWords(event.flow), atMs), ops: new Set(), lastMs: atMs };
+      flow = { facts: flowFactsOf(recording.flowWords(event.flow), atMs), ops: new Set(), lastMs: atMs };
       flows.set(event.flow, flow);
       happenings.push({ kind: "flow", atMs, flow: flow.facts });
     }
@@ -76,27 +76,11 @@ export function recordedTraffic(recording: Recording): Happening[] {
   return happenings.sort((a, b) => a.atMs - b.atMs);
 }
 
-/** A flow from its identity in words, as far as they say. */
-function factsOf(words: string, openedAtMs: number): FlowFacts {
-  const [, protocol = "tcp", peer = words, ordinal = "1", thread = "0"] =
-    /^(tcp|udp|unix):(.*)#(\d+)@(.*)$/.exec(words) ?? [];
-  const [, address = peer, port = "0"] = /^(.*):(\d+|\*)$/.exec(peer) ?? [];
-  return {
-    id: words,
-    protocol: protocol === "udp" || protocol === "unix" ? protocol : "tcp",
-    role: "client",
-    peer: { address, port: Number(port) || 0 },
-    ordinal: Number(ordinal),
-    thread,
-    openedAtMs,
-  };
-}
-
 /** Questions in order, ticks between them; `ask` is waited for before the next. */
 export async function play(
   traffic: readonly Happening[],
   tickMs: number | undefined,
-  ask: (question: Question) => Promise<Answer>,
+  ask: (question: Asked) => Promise<Answer>,
 ): Promise<void> {
   const counts = new Counts();
   let nextTick = tickMs ?? Number.POSITIVE_INFINITY;

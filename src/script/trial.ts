@@ -1,7 +1,7 @@
 /** What a script decided when it was tried: for people in columns, for machines as it is. */
 
 import { alignColumns, formatPlural } from "../report/format.js";
-import type { Question, Reply, Said } from "./questions.js";
+import type { Asked, Reply, Said } from "./questions.js";
 
 /** Decisions of one try, in their order. */
 export class Trial {
@@ -11,7 +11,7 @@ export class Trial {
   #questions = 0;
   #problems = 0;
 
-  add(question: Question, { answer, problem, said }: Reply): void {
+  add(question: Asked, { answer, problem, said }: Reply): void {
     this.say(said);
     if (question.kind !== "closed") this.#questions++;
     if (problem !== undefined) this.#problems++;
@@ -52,6 +52,6 @@ export class Trial {
   }
 }
 
-function askedOf(question: Question): string {
+function askedOf(question: Asked): string {
   return question.kind === "op" ? `${question.op.kind} #${question.op.unit}` : question.kind;
 }

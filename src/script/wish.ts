@@ -18,7 +18,9 @@ export interface Wish {
 
 /** The flag that grants one thing. */
 export function flagFor({ permission, value }: Wish): string {
-  return value === EVERYTHING ? `--allow-${permission}` : `--allow-${permission}=${escaped(value)}`;
+  return value === EVERYTHING || permission === "sys"
+    ? `--allow-${permission}`
+    : `--allow-${permission}=${escaped(value)}`;
 }
 
 /** A value as a list separated by commas holds it: a comma of its own is written twice. */

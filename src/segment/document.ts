@@ -12,6 +12,10 @@ A segment is one shared-memory file of one run: \`/dev/shm/mishap-<uid>-<project
 \`O_EXCL|O_NOFOLLOW\`, its blocks reserved up front, its sizes shrunk to fit where the file system is short of room. The
 header comes first; it says where each region lies. Numbers are little-endian and aligned to their size.
 
+Where a script decides, its mailbox lies beside the segment, \`SEGMENT.mailbox\`, mode 0600: MailboxHeader, its lanes, 256
+slots a lane, and a table of 4,096 rows for answers. Whoever runs the script may write all of it, so that nothing in it is
+trusted: how long a program waits is in the segment, which the script's host does not have.
+
 Rules:
 - **Change.** A change of the layout alters the hash below, and the build fails until the writer (\`src/segment\`), its
   test, this page and the pinned hash have changed with it.

@@ -36,7 +36,7 @@ export function findSegmentFiles(directory: string): { path: string; project: st
 /**
  * Removes what runs left behind that were killed together with their janitor: segments whose owner and programs are
  * all gone, and what lay beside segments that are gone: links to the interceptor (`SEGMENT.so`), sockets of couriers
- * (`SEGMENT.courier`) and of the kernel's side (`SEGMENT.kernel`).
+ * (`SEGMENT.courier`) and of the kernel's side (`SEGMENT.kernel`), and mailboxes of scripts (`SEGMENT.mailbox`).
  *
  * @returns the paths removed
  */
@@ -44,13 +44,13 @@ export function sweep(directory: string): string[] {
   const removed = findSegmentFiles(directory)
     .map(({ path }) => path)
     .filter((path) => native.isAbandoned(path) && remove(path));
-  const beside = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.(so|courier|kernel)$`);
+  const beside = new RegExp(`^(mishap-${userId()}-[A-Za-z0-9._]+-[0-9a-f]{8})\\.(so|courier|kernel|mailbox)$`);
   const names = namesIn(directory);
   for (const name of names) {
     const [, segment, kind] = beside.exec(name) ?? [];
     if (segment === undefined || names.includes(segment)) continue;
     const path = join(directory, name);
-    if (isOurs(path, kind === "kernel" ? EARLY_MS : 0) && remove(path)) removed.push(path);
+    if (isOurs(path, kind) && remove(path)) removed.push(path);
   }
   return removed;
 }
@@ -63,13 +63,15 @@ function namesIn(directory: string): string[] {
   }
 }
 
-/** The kernel's side is there before its segment is, by less than this. */
+/** The kernel's side, and a script's, are there before their segment is, by less than this. */
 const EARLY_MS = 60_000;
 
-function isOurs(path: string, olderThanMs: number): boolean {
+function isOurs(path: string, kind = ""): boolean {
   const found = lstatSync(path, { throwIfNoEntry: false });
-  if (found === undefined || found.uid !== userId() || Date.now() - found.ctimeMs < olderThanMs) return false;
-  return found.isSymbolicLink() || found.isSocket();
+  const early = kind === "kernel" || kind === "mailbox";
+  if (found === undefined || found.uid !== userId() || Date.now() - found.ctimeMs < (early ? EARLY_MS : 0))
+    return false;
+  return kind === "mailbox" ? found.isFile() : found.isSymbolicLink() || found.isSocket();
 }
 
 /** False when somebody else was faster. */

@@ -17,6 +17,8 @@ export {
   type BothWays,
   type Capacities,
   type FlowAccount,
+  type GivenQuestion,
+  type NativeMailbox,
   native,
   nativeFolder,
   type PolicySlot,

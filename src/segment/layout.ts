@@ -43,8 +43,9 @@ export interface StructValue {
   [field: string]: FieldValue;
 }
 
-/** Filled in by whoever writes, and therefore not asked for: padding, sequence locks, and who holds a slot. */
-const filledIn = new Set(["reserved", "seq", "holder", "withdrawn"]);
+/** Filled in by whoever writes, and therefore not asked for: padding, sequence locks, who holds a slot, and what a
+ * script is asked. */
+const filledIn = new Set(["reserved", "seq", "holder", "withdrawn", "script_asks"]);
 
 const scalars: Record<string, { bytes: number; min: bigint; max: bigint }> = {
   u8: { bytes: 1, min: 0n, max: 0xffn },

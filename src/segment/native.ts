@@ -85,17 +85,38 @@ export interface NativeSegment {
   readProcesses(): Buffer;
   readFlows(): Buffer;
   carried(): Float64Array;
+  /** Eight numbers a flow: key, open, ops, connects, connects that carried nothing, resets, bytes up and down. */
+  flowCounts(): Float64Array;
   totals(): { flows: number; ops: number };
   accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] };
   drainJournal(max: number): Buffer;
   decide(entries: Uint8Array): void;
-  activate(defaultPolicy: number, flags: number, runSeed: bigint): void;
+  activate(defaultPolicy: number, flags: number, runSeed: bigint, scriptPatienceNs: number): void;
   pause(): boolean;
   resume(): boolean;
   retire(): void;
   inForce(): boolean;
   check(): string | undefined;
   close(unlink: boolean): void;
+}
+
+/** What `next` of a mailbox fills in: see native/addon/mailbox.cpp. */
+export type GivenQuestion = Float64Array;
+
+/** The worker's side of a mailbox that this process was handed; it has one, whatever the number of its threads. */
+export interface NativeMailbox {
+  /** Nobody serves the lane any more. */
+  leave(lane: number): void;
+  /** Takes the next question that somebody still waits for; blocks the thread until there is one, or the time is up. */
+  next(lane: number, timeoutMs: number, given: GivenQuestion): boolean;
+  /** That question, as the contract's ScriptQuestion. */
+  question(): Buffer;
+  /** Answers it: by a row and its generation, or by 0, the policy's own fields. */
+  answer(lane: number, row: number, generation: number, standing: number, amount: number): void;
+  /** Fills in a row of the table, packed as the contract's Row; its generation. */
+  publish(index: number, row: Uint8Array): number;
+  /** How long the lane's worker has been at its question; 0: at none. */
+  servingForMs(lane: number): number;
 }
 
 /** One end of a socket. */
@@ -130,6 +151,12 @@ export interface NativeAddon {
   /** The lowest value of each histogram bucket in nanoseconds, and where the last one ends. */
   histogramBucketFloors(): Float64Array;
   NativeSegment: new (path: string, create?: Capacities) => NativeSegment;
+  /** `new Mailbox(fd)` maps the mailbox for this process and closes the descriptor; `new Mailbox()` is what it mapped. */
+  Mailbox: new (
+    fd?: number,
+  ) => NativeMailbox;
+  /** Makes a mailbox with so many lanes; a descriptor of it, which is the caller's to close. */
+  createMailbox(path: string, lanes: number): number;
   /** True for a segment file of this user that no living process needs any more. */
   isAbandoned(path: string): boolean;
   /**

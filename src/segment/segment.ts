@@ -38,6 +38,8 @@ export interface CreateOptions {
   legacy?: boolean;
   /** Whether the kernel's witness is there. */
   kernel?: boolean;
+  /** How long a program waits for a script's answer, where one is asked: its mailbox lies beside the segment. */
+  scriptPatienceNs?: number | undefined;
   /** What is to happen in place of chance, packed as the contract's Decided. */
   decided?: Uint8Array;
   /** Whether flows are known without the ports that pass. */
@@ -79,14 +81,16 @@ export class Segment {
   /** Of the header, from its start. */
   readonly #flags: number;
   readonly #seed: bigint;
+  readonly #scriptPatienceNs: number;
 
-  private constructor(path: string, opened: NativeSegment, flags: number, seed: bigint) {
+  private constructor(path: string, opened: NativeSegment, flags: number, seed: bigint, scriptPatienceNs = 0) {
     this.path = path;
     this.#native = opened;
     this.capacities = opened.capacities;
     this.shrunk = opened.shrunk;
     this.#flags = flags;
     this.#seed = seed;
+    this.#scriptPatienceNs = scriptPatienceNs;
   }
 
   /**
@@ -116,7 +120,7 @@ export class Segment {
       opened.close(true);
       throw error;
     }
-    return new Segment(path, opened, headerFlags(options), options.seed);
+    return new Segment(path, opened, headerFlags(options), options.seed, options.scriptPatienceNs);
   }
 
   /** Opens a segment of this user. Throws an Error that says what is wrong with it, in one sentence. */
@@ -228,7 +232,7 @@ export class Segment {
    * @param defaultPolicy - the project's binding: a policy's slot, or -1 for none
    */
   activate(defaultPolicy: number): void {
-    this.#native.activate(defaultPolicy, this.#flags, this.#seed);
+    this.#native.activate(defaultPolicy, this.#flags, this.#seed, this.#scriptPatienceNs);
   }
 
   /** Ends all faults until {@link resume}. */
@@ -309,6 +313,11 @@ export class Segment {
     return this.#native.accounts();
   }
 
+  /** Each flow of a policy in numbers, as a script's worker takes them: see {@link NativeSegment.flowCounts}. */
+  flowCounts(): Float64Array {
+    return this.#native.flowCounts();
+  }
+
   /** All flows seen and all ops they made, faulted or not. */
   totals(): { flows: number; ops: number } {
     return this.#native.totals();
@@ -335,6 +344,7 @@ function headerFlags({
   kernel,
   decided,
   portless,
+  scriptPatienceNs,
 }: CreateOptions): number {
   const asked = {
     headerJournal: journal || record,
@@ -345,6 +355,7 @@ function headerFlags({
     headerKernel: kernel,
     headerDecided: decided !== undefined,
     headerPortless: portless,
+    headerScript: scriptPatienceNs !== undefined,
   };
   return Object.entries(asked).reduce((flags, [name, on]) => (on ? flags | (layout.constants[name] ?? 0) : flags), 0);
 }

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { kernel } from "./kernel.mjs";
 import { recording } from "./recording.mjs";
+import { scripts } from "./scripts.mjs";
 import { BARE, build, instructionsAdded, interleaved, measure, under, yardstick } from "./yardstick.mjs";
 
 const only = process.argv.find((argument) => argument.startsWith("--only="))?.slice("--only=".length);
@@ -326,6 +327,7 @@ const figures = {
   policies,
   kernel: () => kernel({ quick }),
   recording: () => recording({ quick }),
+  scripts: () => scripts({ quick }),
 };
 
 if (only !== undefined && !(only in figures)) {

@@ -38,7 +38,7 @@ syncBuiltinESMExports();
 
 const code = readFileSync(0, "utf8");
 const { permit } = await import("../../dist/script/host/permitted.js");
-permit({ brokerFd: 4, variables: ["GRANTED"] });
+permit({ brokerFd: 4, variables: { GRANTED: "yes" } });
 const body = new (async () => {}).constructor("load", code);
 let outcome;
 try {

@@ -1,6 +1,6 @@
 /** Every `mishap` command that the README and docs/ show is run as it stands, against a server of the test's own. */
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -12,6 +12,9 @@ const root = fileURLToPath(new URL("../../", import.meta.url));
 const pages = ["README.md", ...readdirSync(join(root, "docs")).map((name) => join("docs", name))].filter((name) =>
   name.endsWith(".md"),
 );
+
+/** Scripts that a page shows: their first line names their file, which is there for its commands. */
+const SCRIPTS = /^```ts\n(\/\/ ([\w-]+\.ts): [\s\S]*?)^```/gm;
 
 /** The commands of a page's `sh` and `console` blocks, continuation lines joined, comments and output left out. */
 function commandsOf(page: string): string[] {
@@ -33,6 +36,11 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "mishap-docs-"));
   mkdirSync(join(folder, "bin"));
   symlinkSync(join(root, "dist/cli/main.js"), join(folder, "bin/mishap"));
+  for (const [, text = "", name = ""] of pages.flatMap((page) => [
+    ...readFileSync(join(root, page), "utf8").matchAll(SCRIPTS),
+  ])) {
+    writeFileSync(join(folder, name), text);
+  }
   server = createServer((_, answer) => answer.end("hello world\n"));
   await new Promise<void>((ready) => server.listen(0, "127.0.0.1", ready));
   port = (server.address() as AddressInfo).port;
@@ -67,4 +75,12 @@ it("the README's first example has the evidence it shows", async () => {
   expect(stderr).toMatch(/^mishap: 8 flows · [\d,]+ ops · seed 0x7$/m);
   expect(stderr).toMatch(/^ {2}latency {2,}asked 100ms {2,}delivered p50 \d/m);
   expect(stderr).toMatch(/^ {2}connection error {2,}asked refused:10% /m);
+});
+
+it("the README's script decides as it shows", async () => {
+  const shown = commandsOf("README.md").filter((command) => command.includes("every-third.ts"));
+  const [check, example] = [await run(shown[0] ?? ""), await run(shown[1] ?? "")];
+  expect(check).toMatchObject({ code: 0, stderr: "" });
+  expect(example.stderr).toMatch(/^ {2}latency {2}asked by the script {2}delivered p50 25\d/m);
+  expect(example.stderr).toMatch(/^ {2}script {3}every-third: 13 questions · .*slowed 2$/m);
 });

@@ -40,7 +40,7 @@ beforeAll(async () => {
   await build(
     "libmishap-interceptor.so",
     ...preload.split(" "),
-    ...sources("engine", "segment", "wire", "interceptor"),
+    ...sources("engine", "segment", "wire", "mailbox", "interceptor"),
     "-Wl,-z,now,-z,nodelete",
   );
   await build("mishap-courier", ...sources("engine", "segment", "wire", "link", "courier"));

@@ -1,9 +1,10 @@
 // The folder of escapes, test/programs/escapes, against the launcher: each of them gets through bare, so that its test can fail,
 // and is stopped in the jail; and each permission opens what it names and nothing else.
 import { readdirSync, readFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import { processState } from "./cli-harness.js";
 import { Stage, users } from "./support/jail.js";
 
 const STOPPED =
@@ -133,6 +134,17 @@ describe.each(everyone.map((stage) => [stage.user.name, stage] as const))("permi
     expect(opened).toEqual([]);
   });
 
+  it("children end with it, whatever ends it", async () => {
+    const program = `
+      const { pid } = require("child_process").spawn("/bin/sleep", ["1000"], { stdio: "ignore" });
+      console.log(pid);
+      setTimeout(() => process.kill(process.pid, "SIGKILL"), 100);`;
+    const { code, stdout } = await stage.jailed(["--run", "/bin/sleep"], process.execPath, "-e", program);
+    expect(code).toBe("SIGKILL");
+    expect(Number(stdout)).toBeGreaterThan(0);
+    expect(processState(Number(stdout)) ?? "Z").toBe("Z"); // gone, or about to be
+  });
+
   it("--proc opens what is said of the process itself, not of others", async () => {
     expect(await through(["--proc"], SAMPLE)).toEqual(["read-own-environ"]);
     const { stdout } = await stage.jailed(["--proc"], process.execPath, "-p", "process.memoryUsage().rss > 1e6");
@@ -161,9 +173,47 @@ describe.each(everyone.map((stage) => [stage.user.name, stage] as const))("permi
         console.log(String(data));
         require("net").connect(${stage.target.port}, "127.0.0.1").on("error", (error) => console.log(error.code));
       });`;
-    const { stdout } = await stage.withConnection(server, process.execPath, "-e", program);
+    const { stdout } = await stage.withConnection(server, [], process.execPath, "-e", program);
     server.close();
     expect(stdout).toBe("from outside\nEPERM\n");
+  });
+
+  const listen = (then: string): string => `
+    const server = require("net").createServer((socket) => { socket.end("from inside"); server.close(); });
+    server.on("error", (error) => console.log(error.code)).listen({ fd: 3 }, () => { ${then} });`;
+
+  async function listener(): Promise<Server> {
+    const server = createServer();
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    return server;
+  }
+
+  it("--accept takes connections at a socket that was made outside", async () => {
+    const server = await listener();
+    const { port } = server.address() as AddressInfo;
+    const served = stage.withServer(server, ["--accept"], process.execPath, "-e", listen("console.log('listens')"));
+    let text = "";
+    for await (const part of connect(port, "127.0.0.1")) text += part;
+    expect(text).toBe("from inside");
+    expect((await served).stdout).toBe("listens\n");
+  });
+
+  it("without it, at none", async () => {
+    const refused = await stage.withServer(await listener(), [], process.execPath, "-e", listen(""));
+    expect(refused.stdout).toBe("EPERM\n");
+  });
+
+  it("--accept opens nothing else: a connection becomes no server, and no socket is made", async () => {
+    expect(await through(["--accept"], SAMPLE)).toEqual([]);
+    const server = await listener();
+    const { stdout } = await stage.withConnection(server, ["--accept"], process.execPath, "-e", listen(""));
+    server.close();
+    expect(stdout).toBe("EINVAL\n");
+    const opened: string[] = [];
+    for (const name of ["abstract", "raw_socket", "pair", "fast_open"]) {
+      if ((await stage.jailed(["--accept"], ...stage.rawEscape(name))).stdout.startsWith("ESCAPED")) opened.push(name);
+    }
+    expect(opened).toEqual([]);
   });
 });
 

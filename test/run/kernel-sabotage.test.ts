@@ -46,7 +46,7 @@ async function buildLiar(release: string): Promise<void> {
   await compile(
     "libmishap-interceptor.so",
     ...preload.split(" "),
-    ...sources("engine", "segment", "wire", "interceptor"),
+    ...sources("engine", "segment", "wire", "mailbox", "interceptor"),
     "-Wl,-z,now,-z,nodelete",
   );
   await compile("mishap-courier", ...sources("engine", "segment", "wire", "link", "courier"));

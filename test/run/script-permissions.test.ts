@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { createServer } from "node:http";
 import { type AddressInfo, connect, type Server, Socket } from "node:net";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
@@ -116,6 +117,12 @@ describe("two servers, one granted", () => {
     expect(log).toEqual([
       expect.objectContaining({ action: "deny", permission: "net", value: `127.0.0.1:${other}`, script: "test.ts" }),
     ]);
+  });
+
+  it("a host that is none is an error like any other", async () => {
+    const code = `const { connect } = await load("node:net");
+      await new Promise((ok, no) => connect(80, "a".repeat(300), ok).on("error", no))`;
+    expect((await inside(code, ["--allow-net"])).outcome).toMatchObject({ error: "Error", code: "EINVAL" });
   });
 
   it("a granted name does not lead to a denied address", async () => {
@@ -327,9 +334,35 @@ describe("lines with descriptors", () => {
   });
 });
 
-it("only granted variables exist", async () => {
-  const { outcome } = await inside("return [process.env.GRANTED, process.env.SECRET ?? null]", []);
-  expect(outcome).toEqual({ value: ["yes", null] });
+describe("variables", () => {
+  it("that were granted exist, and no others", async () => {
+    const code = `return [process.env.GRANTED, Object.keys(process.env), "SECRET" in process.env, JSON.stringify(process.env)]`;
+    expect((await inside(code, [])).outcome).toEqual({ value: ["yes", ["GRANTED"], false, '{"GRANTED":"yes"}'] });
+  });
+
+  it("can be set, copied and handed on", async () => {
+    const code = `process.env.GRANTED = "changed"; process.env.OWN = 1; delete process.env.GRANTED;
+      const { execFileSync } = await load("node:child_process");
+      return [{ ...process.env }, String(execFileSync("/usr/bin/env"))]`;
+    expect((await inside(code, ["--allow-run=env"])).outcome).toEqual({ value: [{ OWN: "1" }, "OWN=1\n"] });
+  });
+
+  it("that were not are denied when they are read", async () => {
+    const { outcome, log } = await inside("return process.env.SECRET", []);
+    expect(outcome).toMatchObject({ error: "PermissionDenied" });
+    expect(outcome.message).toContain("run again with --allow-env=SECRET");
+    expect(log).toEqual([expect.objectContaining({ source: "broker", action: "deny", permission: "env" })]);
+  });
+});
+
+describe("the system", () => {
+  const code = `const os = await load("node:os"); return [os.hostname(), typeof os.userInfo().uid, os.cpus().length > 0]`;
+  it("is known where that is granted", async () => {
+    expect((await inside(code, ["--allow-sys"])).outcome).toEqual({ value: [hostname(), "number", true] });
+    const { outcome, log } = await inside(code, []);
+    expect(outcome.message).toBe('system information "hostname" was denied: run again with --allow-sys');
+    expect(log).toEqual([expect.objectContaining({ action: "deny", permission: "sys", value: "hostname" })]);
+  });
 });
 
 describe("what is no question", () => {

@@ -4,6 +4,8 @@ import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeEach, describe, expect, it } from "vitest";
+import { PermissionLog } from "../../dist/script/audit.js";
+import { NO_PERMISSIONS } from "../../dist/script/permissions.js";
 import { DEFAULT_LIMITS, type FlowFacts, type Question } from "../../dist/script/questions.js";
 import { ScriptHost, type StartedHost } from "../../dist/script/supervisor.js";
 import { mishap, scratchFolder } from "./cli-harness.js";
@@ -171,7 +173,9 @@ describe("the host", () => {
   };
   const start = (script: string): Promise<StartedHost> =>
     ScriptHost.start({
-      ...{ script, seed: "0x7", options: {}, policies: {}, launch: [], onLine: () => {} },
+      ...{ script, sources: {}, seed: "0x7", options: {}, policies: {}, launch: [] },
+      ...{ onLine: () => {}, onNews: () => {} },
+      broker: { permissions: NO_PERMISSIONS, script, log: new PermissionLog() },
       limits: { ...DEFAULT_LIMITS, hookMs: 500, memoryMb: 64 },
     });
 
@@ -215,10 +219,10 @@ describe("the host", () => {
     try {
       expect(await latency()).toBe("1ms");
       file("edited.js", version("0"));
-      await host.reload();
+      await host.reload({});
       expect(await latency()).toBe("20ms");
       file("edited.js", "export default {");
-      await expect(host.reload()).rejects.toThrow(`${script}:1`);
+      await expect(host.reload({})).rejects.toThrow(`${script}:1`);
       expect(await latency()).toBe("30ms");
     } finally {
       await host.close();

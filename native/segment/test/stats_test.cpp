@@ -54,7 +54,7 @@ TEST_CASE("counters of a policy that does not exist go nowhere") {
   CHECK(histogram_of(image.segment, 0, Fault::ConnectionError, Direction::Uplink) == nullptr);  // takes no time
   CHECK(histogram_of(image.segment, 0, Fault::Latency, Direction::Uplink) == nullptr);          // none was filed
   count_verdict(image.segment, 1, Stage::PostRouting, Verdict::Skipped);
-  CHECK(image.segment.stats[1].verdicts[kStages * kVerdicts - 1] == 1);
+  CHECK(image.segment.stats[1].verdicts[static_cast<u32>(Stage::PostRouting) * kVerdicts + static_cast<u32>(Verdict::Skipped)] == 1);
 }
 
 TEST_CASE("in force means active, the owner's lock held by the living, and the lease renewed") {

@@ -9,13 +9,13 @@ import { loadPreset, type PolicyFields, toCamelKeys } from "../../policy/index.j
 import { type Context, type Faults, type Flow, isPolicy, type ScriptPolicy } from "../index.js";
 import {
   type Answer,
+  type Asked,
   type FlowFacts,
   HOOK_OF,
   HOOKS,
   type HookName,
   type Loaded,
   type LoadOptions,
-  type Question,
   type Reply,
   type Said,
 } from "../questions.js";
@@ -31,7 +31,7 @@ const MAX_SAID_CHARACTERS = 2000;
 
 /** A flow that the script was asked about. */
 interface KnownFlow {
-  readonly flow: Flow;
+  flow: Flow;
   readonly key: DrawKey;
   /** Asked so far. */
   questions: number;
@@ -89,7 +89,7 @@ export class Instance {
   }
 
   /** Asks a hook. What it does wrong is in the reply. */
-  ask(question: Question): Reply {
+  ask(question: Asked): Reply {
     const hook = HOOK_OF[question.kind];
     try {
       const answer = this.#answer(question);
@@ -104,7 +104,7 @@ export class Instance {
     }
   }
 
-  #answer(question: Question): Answer {
+  #answer(question: Asked): Answer {
     this.#atMs = question.atMs;
     if (question.kind === "closed") {
       this.#flows.delete(question.flow.id);
@@ -126,7 +126,11 @@ export class Instance {
 
   #flow(facts: FlowFacts): KnownFlow {
     const known = this.#flows.get(facts.id);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      // More may be known of it by now, such as the name in its ClientHello.
+      if (known.flow.peer !== facts.peer) known.flow = { ...known.flow, peer: facts.peer };
+      return known;
+    }
     const flow: Flow = { ...facts, state: this.#policy.flowState?.() ?? {} };
     const made = { flow, key: drawKey(this.#load.seed, facts.id), questions: 0 };
     this.#flows.set(facts.id, made);

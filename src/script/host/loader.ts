@@ -4,8 +4,12 @@
  * (`?mishap=2`) goes on to what it imports, so that an edited script is loaded anew with all its parts.
  */
 
-import { readFile } from "node:fs/promises";
-import { createRequire, type LoadHook, type ResolveHook } from "node:module";
+import { once } from "node:events";
+import { open, readFile } from "node:fs/promises";
+import { createRequire, type InitializeHook, type LoadHook, type ResolveHook } from "node:module";
+import { extname } from "node:path";
+import type { MessagePort } from "node:worker_threads";
+import { BROKER_FD } from "../questions.js";
 import { fileOf, isUsers } from "./problems.js";
 
 const API = new URL("../index.js", import.meta.url).href;
@@ -22,6 +26,8 @@ export const resolve: ResolveHook = async (specifier, context, next) => {
   const { parentURL } = context;
   try {
     const resolved = await next(specifier, context);
+    const isImported = parentURL !== undefined && isUsers(parentURL) && resolved.url.startsWith("file:");
+    if (isImported) await assertReadable(fileOf(resolved.url));
     const version = VERSION.exec(parentURL ?? "")?.[0];
     return version !== undefined && isUsers(resolved.url) ? { ...resolved, url: resolved.url + version } : resolved;
   } catch (error) {
@@ -31,11 +37,55 @@ export const resolve: ResolveHook = async (specifier, context, next) => {
   }
 };
 
-export const load: LoadHook = async (url, context, next) => {
-  if (!TYPESCRIPT.test(url) || !isUsers(url)) return next(url, context);
-  const file = fileOf(url);
-  return { format: "module", source: strip(await readFile(file, "utf8"), file), shortCircuit: true };
+/** Where the kernel lets nobody read a file, the broker says which permission is missing. */
+async function assertReadable(file: string): Promise<void> {
+  if ((await heldBy(file)) !== undefined) return;
+  try {
+    const opened = await open(file);
+    await opened.close();
+  } catch (error) {
+    const { Questions } = await import("./questions.js");
+    throw new Questions(BROKER_FD).explain(error, "read", file);
+  }
+}
+
+/** Where what files hold is asked for. */
+let port: MessagePort | undefined;
+
+export const initialize: InitializeHook<MessagePort> = (given) => {
+  port = given;
 };
+
+export const load: LoadHook = async (url, context, next) => {
+  if (!isUsers(url)) return next(url, context);
+  const file = fileOf(url);
+  const held = await heldBy(file);
+  if (TYPESCRIPT.test(url)) {
+    return { format: "module", source: strip(held ?? (await readFile(file, "utf8")), file), shortCircuit: true };
+  }
+  const format = held === undefined ? undefined : formatOf(file, held);
+  return format === undefined ? next(url, context) : { format, source: held, shortCircuit: true };
+};
+
+let asked: Promise<unknown> = Promise.resolve();
+
+/** What a file of the script holds, whatever became of it on disk; undefined for any other. One after the other. */
+function heldBy(file: string): Promise<string | undefined> {
+  const answered = asked.then(async () => {
+    if (port === undefined) return undefined;
+    port.postMessage(file);
+    const [text]: unknown[] = await once(port, "message");
+    return typeof text === "string" ? text : undefined;
+  });
+  asked = answered;
+  return answered;
+}
+
+/** Undefined for what is left to Node. */
+function formatOf(file: string, text: string): "json" | "module" | undefined {
+  if (extname(file) === ".json") return "json";
+  return extname(file) === ".mjs" || /^\s*(import|export)\b/m.test(text) ? "module" : undefined;
+}
 
 /** JavaScript with every line and column where it was. Throws an Error that begins with `file:line:column: `. */
 export function strip(source: string, file: string): string {
@@ -60,7 +110,7 @@ function problemIn(picture: string, file: string): string {
 
 /** Where a file imports something, as far as its text says. */
 async function importPlace(file: string, specifier: string): Promise<string> {
-  const text = await readFile(file, "utf8");
+  const text = (await heldBy(file)) ?? (await readFile(file, "utf8"));
   const at = Math.max(text.indexOf(`"${specifier}"`), text.indexOf(`'${specifier}'`), 0);
   const before = text.slice(0, at).split("\n");
   return `${file}:${before.length}:${(before.at(-1)?.length ?? 0) + 1}`;

@@ -56,6 +56,11 @@ export function permitFiles(questions: Questions): void {
   const promised = fs.promises as unknown as Record<string, Call>;
   const waiting = Object.fromEntries(Object.keys(LATE).map((name) => [name, calls[`${name}Sync`]]));
   const close = fs.closeSync;
+  const { emitWarning } = process;
+  // A worker warns of descriptors that it closes and did not open, as those from the broker.
+  process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
+    if (!/^File descriptor \d+ /.test(String(warning))) Reflect.apply(emitWarning, process, [warning, ...rest]);
+  };
 
   /** The result that the broker's descriptor gives, or what a script should be told. */
   const recover = (name: string, args: readonly unknown[], error: unknown, givesHandle: boolean): unknown => {

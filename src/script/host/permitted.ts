@@ -8,6 +8,7 @@ import childProcess from "node:child_process";
 import { syncBuiltinESMExports } from "node:module";
 import { permitFiles } from "./permitted-fs.js";
 import { permitNetwork } from "./permitted-net.js";
+import { permitSystem } from "./permitted-sys.js";
 import { Questions } from "./questions.js";
 
 export { PermissionDenied } from "../denied.js";
@@ -16,8 +17,8 @@ export { PermissionDenied } from "../denied.js";
 export interface PermittedOptions {
   /** This process's end of the broker's socket. */
   readonly brokerFd: number;
-  /** The names of the variables that were granted; no others exist from now on. */
-  readonly variables: readonly string[];
+  /** The variables that were granted. */
+  readonly variables: Readonly<Record<string, string>>;
 }
 
 type Call = (...args: unknown[]) => unknown;
@@ -25,13 +26,33 @@ type Call = (...args: unknown[]) => unknown;
 /** Makes Node's own functions go by the permissions, in this thread. */
 export function permit({ brokerFd, variables }: PermittedOptions): void {
   const questions = new Questions(brokerFd);
-  for (const name of Object.keys(process.env)) {
-    if (!variables.includes(name)) delete process.env[name];
-  }
+  permitVariables(questions, variables);
   permitFiles(questions);
   permitNetwork(questions);
   permitPrograms(questions);
+  permitSystem(questions);
   syncBuiltinESMExports();
+}
+
+/** The line of a stack for Node's own modules, and for what the language brings. */
+const NOT_THE_SCRIPTS = /\bnode:|\(<anonymous>\)/;
+const NAME = /^[A-Za-z_][A-Za-z0-9_]{0,254}$/;
+
+/** Variables: the granted ones are there, others are asked for when they are read. */
+function permitVariables(questions: Questions, variables: PermittedOptions["variables"]): void {
+  const own = process.env;
+  for (const name of Object.keys(own)) delete own[name];
+  Object.assign(own, variables);
+  process.env = new Proxy(own, {
+    get: (target, name) => {
+      if (typeof name !== "string" || name in target || !NAME.test(name)) return Reflect.get(target, name);
+      // Node looks for variables of its own, which are just not there.
+      const [, , caller = ""] = new Error().stack?.split("\n") ?? [];
+      if (NOT_THE_SCRIPTS.test(caller)) return undefined;
+      return questions.ask({ ask: "env", name }).value;
+    },
+    set: (target, name, value) => Reflect.set(target, name, value), // a variable takes no other receiver
+  });
 }
 
 /** Programs: what the kernel refuses is said in PermissionDenied. */

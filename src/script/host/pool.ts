@@ -3,12 +3,15 @@
  * memory than it may. The one place that knows Piscina.
  */
 
+import { setTimeout as pause } from "node:timers/promises";
 import { Piscina } from "piscina";
+import type { NativeMailbox } from "../../segment/index.js";
 import {
   HOOK_OF,
   type HookName,
   type Loaded,
   type LoadOptions,
+  type News,
   type Question,
   type Reply,
   type ScriptProblem,
@@ -21,12 +24,32 @@ import type { LoadResult, Task } from "./worker.js";
 const PAUSE_PATIENCE_MS = 500;
 const YOUNG_GENERATION_MB = 16;
 const STACK_MB = 4;
+/** How often a worker that serves is looked at. */
+const LOOK_MS = 50;
+const FIRST_BACK_OFF_MS = 20;
+const MAX_BACK_OFF_MS = 1000;
+/** A worker that served for so long may fail as if for the first time. */
+const HEALTHY_MS = 5000;
+
+/** Calls back once a task has taken too long, until it is ended. */
+type HangWatch = (onHang: () => void) => () => void;
+
+/** A task that has so long. */
+function after(limitMs: number): HangWatch {
+  return (onHang) => {
+    const timer = setTimeout(onHang, limitMs);
+    return () => clearTimeout(timer);
+  };
+}
 
 /** A script in its worker. Questions wait for each other. */
 export class ScriptPool {
-  readonly #load: LoadOptions;
-  readonly #onProblem: (problem: ScriptProblem) => void;
+  #load: LoadOptions;
+  readonly #onNews: (news: News) => void;
+  /** What to do once the worker sends news: it serves. */
+  #onServing = (): void => {};
   #pool: Piscina;
+  #closed = false;
   #version = 1;
   /** Undefined while the worker that there is has not loaded it. */
   #loaded: Loaded | undefined;
@@ -34,9 +57,9 @@ export class ScriptPool {
   #hooks: Loaded["hooks"] = {};
   #last: Promise<unknown> = Promise.resolve();
 
-  constructor(load: LoadOptions, onProblem: (problem: ScriptProblem) => void) {
+  constructor(load: LoadOptions, onNews: (news: News) => void) {
     this.#load = load;
-    this.#onProblem = onProblem;
+    this.#onNews = onNews;
     this.#pool = this.#newPool();
   }
 
@@ -46,19 +69,23 @@ export class ScriptPool {
   }
 
   /** Loads the script as it is now; where that fails, the version before goes on. */
-  reload(): Promise<LoadResult> {
+  reload(sources: LoadOptions["sources"]): Promise<LoadResult> {
     return this.#inTurn(async () => {
       const version = this.#version + 1;
+      const load = { ...this.#load, sources };
       // In a worker that is thrown away: loading may hang or take all memory, and the old version must not notice.
-      const trial = new ScriptPool(this.#load, () => {});
+      const trial = new ScriptPool(load, () => {});
       try {
         const tried = await trial.load();
         if ("problem" in tried) return tried;
       } finally {
         await trial.close();
       }
-      const result = await this.#loadVersion(version);
-      if ("loaded" in result) this.#version = version;
+      const result = await this.#loadVersion(version, load);
+      if ("loaded" in result) {
+        this.#version = version;
+        this.#load = load;
+      }
       return result;
     });
   }
@@ -72,20 +99,79 @@ export class ScriptPool {
       }
       const hook = HOOK_OF[question.kind];
       const { hookMs } = this.#load.limits;
-      const ran = await this.#run<Reply>({ kind: "ask", question }, hook, hookMs, this.#hooks[hook]);
+      const ran = await this.#run<Reply>({ kind: "ask", question }, hook, after(hookMs), hookMs, this.#hooks[hook]);
       return "failed" in ran ? { answer: {}, problem: ran.failed, said: [] } : ran.done;
     });
   }
 
+  /**
+   * Has programs answered at a lane of the mailbox until the pool closes; a worker that fails at it is replaced. Resolves
+   * when the first one serves, or has failed to.
+   */
+  serve(mailbox: NativeMailbox, lane: number): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onServing = resolve;
+      void this.#serveOn(mailbox, lane);
+    });
+  }
+
+  async #serveOn(mailbox: NativeMailbox, lane: number): Promise<void> {
+    const { hookMs } = this.#load.limits;
+    const { seed, lanes } = this.#load;
+    const hangs = (onHang: () => void): (() => void) => {
+      const timer = setInterval(() => {
+        if (mailbox.servingForMs(lane) > hookMs) onHang();
+      }, LOOK_MS);
+      return () => clearInterval(timer);
+    };
+    let backOffMs = FIRST_BACK_OFF_MS;
+    while (!this.#closed) {
+      const startedMs = performance.now();
+      const loaded = await this.#inTurn(async () =>
+        this.#loaded === undefined ? this.#loadVersion(this.#version) : undefined,
+      );
+      let problem = loaded !== undefined && "problem" in loaded ? loaded.problem : undefined;
+      if (problem === undefined) {
+        const hook = this.#hooks.onOp === undefined ? "onFlow" : "onOp";
+        const ran = await this.#run({ kind: "serve", lane, lanes, seed }, hook, hangs, hookMs, this.#hooks[hook]);
+        problem = "failed" in ran ? ran.failed : undefined;
+      }
+      mailbox.leave(lane);
+      this.#onServing(); // or never will
+      if (this.#closed) return;
+      if (problem !== undefined) this.#tell(problem);
+      if (performance.now() - startedMs > HEALTHY_MS) backOffMs = FIRST_BACK_OFF_MS;
+      await pause(backOffMs);
+      backOffMs = Math.min(2 * backOffMs, MAX_BACK_OFF_MS);
+    }
+  }
+
+  /** Sends what came of answering programs and was not sent yet. */
+  async flush(): Promise<void> {
+    const ran = await this.#run<News>(
+      { kind: "news" },
+      "the script",
+      after(this.#load.limits.hookMs),
+      this.#load.limits.hookMs,
+      undefined,
+    );
+    if ("done" in ran) this.#onNews(ran.done);
+  }
+
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#pool.destroy();
   }
 
-  async #loadVersion(version: number): Promise<LoadResult> {
-    const { script, limits } = this.#load;
+  #tell(problem: ScriptProblem): void {
+    this.#onNews({ problems: [{ problem, times: 1 }], said: [], answers: [] });
+  }
+
+  async #loadVersion(version: number, load: LoadOptions = this.#load): Promise<LoadResult> {
+    const { script, limits } = load;
     const place = { file: script, line: 1, column: 1 };
-    const task: Task = { kind: "load", load: this.#load, version };
-    const ran = await this.#run<LoadResult>(task, "the script", limits.loadMs, place);
+    const task: Task = { kind: "load", load, version };
+    const ran = await this.#run<LoadResult>(task, "the script", after(limits.loadMs), limits.loadMs, place);
     if ("failed" in ran) return { problem: ran.failed };
     if ("loaded" in ran.done) {
       this.#loaded = ran.done.loaded;
@@ -98,24 +184,26 @@ export class ScriptPool {
   async #run<Result>(
     task: Task,
     what: HookName | "the script",
+    watch: HangWatch,
     limitMs: number,
     place: ScriptProblemPlace | undefined,
   ): Promise<{ done: Result } | { failed: ScriptProblem }> {
-    const stop = new AbortController();
     let hung: ScriptProblem | undefined;
-    const timer = setTimeout(async () => {
+    const unwatch = watch(async () => {
+      unwatch();
       const [thread] = this.#pool.threads;
       const at = thread && (await placeOfThread(thread.threadId, PAUSE_PATIENCE_MS));
       hung = { message: `${what} did not return within ${limitMs} ms, and its worker was replaced`, ...(at ?? place) };
-      stop.abort();
-    }, limitMs);
+      // Not by a signal: a worker with a task that has one is given no other.
+      await thread?.terminate();
+    });
     try {
-      return { done: await this.#pool.run(task, { signal: stop.signal }) };
+      return { done: await this.#pool.run(task) };
     } catch (error) {
       this.#loaded = undefined;
       return { failed: hung ?? this.#deathOf(error, what, place) };
     } finally {
-      clearTimeout(timer);
+      unwatch();
     }
   }
 
@@ -139,6 +227,8 @@ export class ScriptPool {
       filename: new URL("./worker.js", import.meta.url).href,
       minThreads: 1,
       maxThreads: 1,
+      // One that serves programs is asked about ticks, and given new versions, between its questions.
+      concurrentTasksPerWorker: 2,
       // Between questions, timers and promises of the script go on.
       atomics: "disabled",
       resourceLimits: {
@@ -150,7 +240,11 @@ export class ScriptPool {
     });
     pool.on("error", (error: unknown) => {
       this.#loaded = undefined;
-      this.#onProblem(this.#deathOf(error, "between questions, the script", undefined));
+      this.#tell(this.#deathOf(error, "between questions, the script", undefined));
+    });
+    pool.on("message", (news: News) => {
+      this.#onServing();
+      this.#onNews(news);
     });
     return pool;
   }

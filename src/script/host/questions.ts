@@ -1,7 +1,7 @@
 /** How what runs inside the jail asks the broker outside: one question, and this thread waits for the answer. */
 
 import { native } from "../../segment/native.js";
-import type { Ask, Reply } from "../asks.js";
+import { type Ask, askSchema, type Reply } from "../asks.js";
 import { PermissionDenied } from "../denied.js";
 
 type Ok = Extract<Reply, { ok: unknown }>["ok"];
@@ -25,6 +25,10 @@ export class Questions {
    * @throws PermissionDenied, or what the system said to the broker, with its `code`.
    */
   ask(question: Ask, code?: string): Granted {
+    // The broker ends the conversation over such a thing: a host of a thousand letters, a path with a zero in it.
+    if (!askSchema.safeParse(question).success) {
+      throw Object.assign(new Error(`EINVAL: invalid argument, ${question.ask}`), { code: "EINVAL" });
+    }
     const { text, descriptor } = native.request(this.#fd, JSON.stringify(question));
     const reply = JSON.parse(text) as Reply;
     if ("ok" in reply) return { ...reply.ok, descriptor };

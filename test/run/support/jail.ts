@@ -16,7 +16,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { type AddressInfo, connect, createServer, type Server } from "node:net";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -178,20 +178,32 @@ export class Stage {
     return this.run([this.launcher, "--read", this.programs, ...granted, "--", ...command]);
   }
 
-  /** Runs a command in the jail with a connection to a server as descriptor 3, and nothing granted. */
-  async withConnection(server: Server, ...command: string[]): Promise<Outcome> {
+  /** Runs a command in the jail with a connection to a server as descriptor 3, and nothing else of the network. */
+  async withConnection(server: Server, granted: readonly string[], ...command: string[]): Promise<Outcome> {
     const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
     await new Promise((resolve) => socket.once("connect", resolve));
+    const child = this.withDescriptor(socket, granted, command);
+    socket.destroy();
+    return outcomeOf(child);
+  }
+
+  /** Runs a command in the jail with a server's socket, which nobody else accepts at, as descriptor 3. */
+  withServer(server: Server, granted: readonly string[], ...command: string[]): Promise<Outcome> {
+    const { _handle } = server as unknown as { _handle: { fd: number } };
+    const child = this.withDescriptor(_handle.fd, granted, command);
+    server.close();
+    return outcomeOf(child);
+  }
+
+  private withDescriptor(descriptor: Socket | number, granted: readonly string[], command: readonly string[]) {
     const { launcher, user } = this;
-    const child = spawn(launcher, ["--keep-fd", "3", "--", ...command], {
+    return spawn(launcher, ["--keep-fd", "3", ...granted, "--", ...command], {
       uid: user.uid,
       gid: user.gid,
-      stdio: ["ignore", "pipe", "pipe", socket],
+      stdio: ["ignore", "pipe", "pipe", descriptor],
       env: {},
       cwd: "/",
     });
-    socket.destroy();
-    return outcomeOf(child);
   }
 
   /** The path of a program that executes its arguments on a kernel without Landlock. */

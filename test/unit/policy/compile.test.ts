@@ -312,7 +312,9 @@ describe("the contract's headers", () => {
 
   it("name the fields of a row, with their types", () => {
     const row = rowOf({});
-    expect(typesOf(row)).toEqual(expectedOf("MISHAP_ROW", header("row.h"), ["seq", "reserved", "holder", "withdrawn"]));
+    expect(typesOf(row)).toEqual(
+      expectedOf("MISHAP_ROW", header("row.h"), ["seq", "reserved", "holder", "withdrawn", "script_asks"]),
+    );
     expect(typesOf(row.up)).toEqual(expectedOf("MISHAP_ROW_DIRECTION", header("row.h"), ["reserved"]));
   });
 

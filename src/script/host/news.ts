@@ -1,0 +1,54 @@
+/** What came of answering programs, gathered: a script that is wrong is wrong thousands of times a second. */
+
+import { type News, type NumberedAnswer, problemText, type Reply, type Said } from "../questions.js";
+
+const EVERY_MS = 100;
+/** What is said in that time beyond this is left out. */
+const MAX_SAID = 500;
+
+/** Gathers replies, and sends what is worth telling, ten times a second at most. */
+export class Newsletter {
+  readonly #publish: (news: News) => void;
+  readonly #problems = new Map<string, News["problems"][number]>();
+  #said: Said[] = [];
+  #answers: NumberedAnswer[] = [];
+  #sentMs = 0;
+
+  constructor(publish: (news: News) => void) {
+    this.#publish = publish;
+  }
+
+  add({ problem, said }: Reply): void {
+    if (problem !== undefined) {
+      const key = problemText(problem);
+      this.#problems.set(key, { problem, times: (this.#problems.get(key)?.times ?? 0) + 1 });
+    }
+    if (this.#said.length < MAX_SAID) this.#said.push(...said);
+  }
+
+  /** An answer was given for the first time. */
+  addAnswer(answer: NumberedAnswer): void {
+    this.#answers.push(answer);
+  }
+
+  /** Sends what there is, unless something was sent just now. */
+  sendSometimes(): void {
+    if (this.#problems.size + this.#said.length + this.#answers.length === 0) return;
+    if (performance.now() - this.#sentMs >= EVERY_MS) this.send();
+  }
+
+  /** Sends what there is, though it may be nothing. */
+  send(): void {
+    this.#sentMs = performance.now();
+    this.#publish(this.take());
+  }
+
+  /** What there is, for whoever sends it another way. */
+  take(): News {
+    const news = { problems: [...this.#problems.values()], said: this.#said, answers: this.#answers };
+    this.#problems.clear();
+    this.#said = [];
+    this.#answers = [];
+    return news;
+  }
+}
