@@ -169,12 +169,13 @@ function answersOf(scripted: Scripted | undefined): (() => Scripted["answers"]) 
 /** The script, before there is anything that it could be asked about. */
 function startScript(
   script: ScriptOptions,
-  { policy, project, notice = () => {} }: RunOptions,
+  { policy, project, record, notice = () => {} }: RunOptions,
   seed: bigint,
   witness: Witness | undefined,
 ): Promise<Scripted> {
   const segmentPath = witness?.segmentPath ?? newSegmentPath(project ?? defaultProject());
-  return Scripted.start(script, { segmentPath, seed, policies: policiesOf(policy), notice });
+  const recorded = record !== undefined;
+  return Scripted.start(script, { segmentPath, seed, policies: policiesOf(policy), recorded, notice });
 }
 
 /** A policy that lists what happens decides a run as a recording does, and leaves the rest of the program its way. */

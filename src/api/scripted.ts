@@ -4,7 +4,7 @@
  */
 
 import { closeSync, unlinkSync } from "node:fs";
-import { type Policy, parsePolicy } from "../policy/index.js";
+import { type Policy, type PolicyInput, parsePolicy } from "../policy/index.js";
 import type { ScriptEvidence } from "../report/schema.js";
 import type { PermissionLog } from "../script/audit.js";
 import { graphOf, type ScriptGraph } from "../script/graph.js";
@@ -44,10 +44,24 @@ export interface ScriptOptions {
   readonly unsafe: boolean;
 }
 
+/** The run that asks it. */
+export interface AskingRun {
+  /** Where its segment will be. */
+  readonly segmentPath: string;
+  readonly seed: bigint;
+  readonly policies: RunPolicies;
+  /** Whether it is recorded, with what the script answers. */
+  readonly recorded: boolean;
+  readonly notice: (sentence: string) => void;
+}
+
 /** Where programs look for the mailbox, behind the segment's path. */
 const MAILBOX_SUFFIX = ".mailbox";
 /** How often a problem is said again while it goes on. */
 const SAY_AGAIN_MS = 10_000;
+/** What is kept of different problems and of metrics; a script may have any number of either. */
+const MAX_PROBLEMS = 100;
+const MAX_METRICS = 1000;
 
 /** A script that is asked. */
 export class Scripted {
@@ -72,13 +86,8 @@ export class Scripted {
   /**
    * Starts the host, which loads the script. Throws a {@link ScriptError} for one that does not load; what fails leaves
    * nothing behind.
-   *
-   * @param segmentPath - where the run's segment will be
    */
-  static async start(
-    options: ScriptOptions,
-    run: { segmentPath: string; seed: bigint; policies: RunPolicies; notice: (sentence: string) => void },
-  ): Promise<Scripted> {
+  static async start(options: ScriptOptions, run: AskingRun): Promise<Scripted> {
     const { permissions, permissionLog: log } = options;
     const { files, sources } = await wholeGraph(options);
     const path = `${run.segmentPath}${MAILBOX_SUFFIX}`;
@@ -94,6 +103,7 @@ export class Scripted {
         options: options.options,
         policies: Object.fromEntries([...run.policies.others].map(([name, { written }]) => [name, written])),
         limits: DEFAULT_LIMITS,
+        recorded: run.recorded,
         launch: jailLaunch({ files, permissions, mailbox: true, unsafe: options.unsafe }),
         broker: { permissions, script: options.name, log },
         mailbox: { fd, lanes },
@@ -173,7 +183,7 @@ export class Scripted {
   /** Takes what came of answering programs. */
   learn({ problems, said, answers }: News): void {
     this.#say(said);
-    for (const { value, fields } of answers) this.#answers.set(value, parsePolicy(fields));
+    for (const { value, fields } of answers) this.#keep(value, fields);
     for (const { problem, times } of problems) this.#note(problem, times);
   }
 
@@ -238,7 +248,19 @@ export class Scripted {
     }
   }
 
-  #note(problem: ScriptProblem, times: number): void {
+  #keep(value: number, fields: PolicyInput): void {
+    try {
+      this.#answers.set(value, parsePolicy(fields));
+    } catch (error) {
+      // It was checked inside; what comes out of the jail is data at best.
+      const reason = error instanceof Error ? error.message : String(error);
+      this.#note({ message: `an answer cannot be recorded: ${reason}`, file: this.#options.file }, 1);
+    }
+  }
+
+  #note(each: ScriptProblem, times: number): void {
+    const full = this.#problems.size >= MAX_PROBLEMS && !this.#problems.has(problemText(each));
+    const problem = full ? { message: `problems besides these ${MAX_PROBLEMS}`, file: this.#options.file } : each;
     const text = problemText(problem);
     const nowMs = performance.now();
     const known = this.#problems.get(text);
@@ -251,7 +273,17 @@ export class Scripted {
   #say(said: readonly Said[]): void {
     for (const each of said) {
       if (each.kind === "log") this.#notice(`script: ${each.text}`);
-      else this.#metrics.set(each.name, each.value + (each.kind === "count" ? (this.#metrics.get(each.name) ?? 0) : 0));
+      else this.#measure(each.name, each.value, each.kind === "count");
+    }
+  }
+
+  #measure(name: string, value: number, isCount: boolean): void {
+    const known = this.#metrics.get(name);
+    if (known === undefined && this.#metrics.size >= MAX_METRICS) {
+      const { file } = this.#options;
+      this.#note({ message: `metrics besides the first ${MAX_METRICS} are left out`, file }, 1);
+    } else {
+      this.#metrics.set(name, isCount ? (known ?? 0) + value : value);
     }
   }
 }

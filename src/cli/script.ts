@@ -186,6 +186,7 @@ async function hostOf(
       options,
       policies: {},
       limits: DEFAULT_LIMITS,
+      recorded: false,
       launch: jailLaunch({ files, permissions, mailbox: false, unsafe }),
       broker: { permissions, script: name, log },
       onLine,

@@ -115,6 +115,8 @@ export interface LoadOptions {
   readonly variables: Readonly<Record<string, string>>;
   /** Lanes of the mailbox through which programs ask, a worker each; 0: there is no mailbox. */
   readonly lanes: number;
+  /** Whether what programs are answered is told: somebody records it. */
+  readonly recorded: boolean;
 }
 
 /** What a script may take. */

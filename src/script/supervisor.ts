@@ -23,9 +23,11 @@ import {
   type Said,
   type ScriptProblem,
 } from "./questions.js";
+import { reportOf } from "./reports.js";
 
 const MAIN = fileURLToPath(new URL("./host/main.js", import.meta.url));
-const MAX_LINE_BYTES = 1 << 20;
+/** More than all that one letter of news can hold. */
+const MAX_LINE_BYTES = 4 << 20;
 const MAX_RESTARTS = 5;
 const FIRST_BACK_OFF_MS = 100;
 /** A host that hangs itself is given the script's own limits and so much. */
@@ -247,14 +249,10 @@ export class ScriptHost {
   }
 
   #receive(line: string): void {
-    try {
-      const report = reportOf(line);
-      if (report === undefined) this.#child?.kill("SIGKILL");
-      else if (report.kind === "news") this.#options.onNews(report.news);
-      else this.#waiting.get(report.id)?.(report);
-    } catch {
-      this.#child?.kill("SIGKILL"); // its shape is not what our own host sends
-    }
+    const report = reportOf(line);
+    if (report === undefined) this.#child?.kill("SIGKILL");
+    else if (report.kind !== "news") this.#waiting.get(report.id)?.(report);
+    else this.#options.onNews(report.news);
   }
 
   #loadedOf(report: Report | undefined): Loaded {
@@ -283,15 +281,6 @@ export class ScriptHost {
       message: "the script host died and is started again; the script's state is lost",
       file: this.#options.script,
     };
-  }
-}
-
-function reportOf(line: string): Report | undefined {
-  try {
-    const report: unknown = JSON.parse(line);
-    return typeof report === "object" && report !== null && "kind" in report ? (report as Report) : undefined;
-  } catch {
-    return undefined;
   }
 }
 

@@ -472,6 +472,8 @@ static void rate_mode(void) {
   int64_t length_ns = (int64_t)(atof(option("seconds", "1.5")) * 1e9);
   char *bytes = calloc(1, chunk);
   make_pair("tcp", fd);
+  int room = 1 << 17;  /* else a slow line goes on for minutes after the last send */
+  if (setsockopt(fd[0], SOL_SOCKET, SO_SNDBUF, &room, sizeof room)) fail("SO_SNDBUF");
   struct arrivals seen = {.fd = fd[1], .chunk = (int64_t)chunk, .warm_up_ns = length_ns / 5};
   pthread_t thread;
   if (pthread_create(&thread, NULL, watch_arrivals, &seen)) fail("pthread_create");

@@ -1,27 +1,13 @@
 /** What scripts may do, from outside: each permission opens what it names and nothing else, on every command that runs scripts. */
-import { spawn, spawnSync } from "node:child_process";
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PermissionLogEntry, permissionLogEntry } from "../../src/script/audit.js";
 import { type Finished, freshProject, MISHAP, segmentFiles, start } from "./cli-harness.js";
 import { type User, users } from "./support/jail.js";
+import { UserFolder, unjailed, unreachable } from "./support/user-folder.js";
 
-const LAUNCHER = fileURLToPath(new URL("../../build/Release/mishap-jail", import.meta.url));
-const unjailed = spawnSync(LAUNCHER, ["--", "/bin/true"], { encoding: "utf8" }).stderr || undefined;
 beforeEach(({ skip }) => skip(unjailed !== undefined, unjailed));
 
 const servers: Server[] = [];
@@ -39,26 +25,11 @@ afterAll(() => {
   for (const server of servers) server.close();
 });
 
-/** A folder of a user's, with what scripts try to reach. */
-class Place {
-  readonly folder = mkdtempSync(join(tmpdir(), "mishap-permitted-"));
-
-  constructor(readonly user: User) {
-    chmodSync(this.folder, 0o755);
+/** A user's folder, with what scripts try to reach. */
+class Place extends UserFolder {
+  constructor(user: User) {
+    super(user);
     this.file("data.txt", "data");
-    afterAll(() => rmSync(this.folder, { recursive: true, force: true }));
-  }
-
-  path(name: string): string {
-    return join(this.folder, name);
-  }
-
-  file(name: string, text: string): string {
-    const path = this.path(name);
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, text);
-    for (const each of [this.folder, dirname(path), path]) chownSync(each, this.user.uid, this.user.gid);
-    return path;
   }
 
   /** A script that tries statements, in which `load` imports, while it loads; each may return something. */
@@ -86,28 +57,6 @@ export default policy({ name: "tries", onFlow: () => undefined });
     );
   }
 
-  /** Runs mishap in the folder, with no terminal. */
-  mishap(...args: string[]): Promise<Finished> {
-    const child = spawn(process.execPath, [MISHAP, ...args], {
-      uid: this.user.uid,
-      gid: this.user.gid,
-      cwd: this.folder,
-      env: { PATH: process.env.PATH, HOME: this.folder, GRANTED: "yes", SECRET: "no" },
-      detached: true,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    const text = { stdout: "", stderr: "" };
-    child.stdout.on("data", (data) => {
-      text.stdout += data;
-    });
-    child.stderr.on("data", (data) => {
-      text.stderr += data;
-    });
-    return new Promise((resolve) =>
-      child.on("close", (code, signal) => resolve({ code: code ?? signal ?? "", ...text })),
-    );
-  }
-
   /** What came of a script's tries. */
   async came(way: Way, script: string, flags: readonly string[]): Promise<Record<string, unknown>> {
     const end = await this.mishap(...WAYS[way](script, flags));
@@ -132,12 +81,6 @@ const WAYS: Readonly<Record<Way, (script: string, flags: readonly string[]) => s
   test: (script, flags) => ["script", "test", script, "--flows", "1", ...flags],
 };
 
-/** Why an ordinary user cannot run the mishap that is tested; undefined where it can. */
-function unreachable({ uid, gid }: User): string | undefined {
-  const { error, status } = spawnSync(process.execPath, [MISHAP, "--version"], { uid, gid, cwd: "/" });
-  return error === undefined && status === 0 ? undefined : "this user cannot reach mishap's files";
-}
-
 const cases = users().flatMap((user) => (["run", "test"] as const).map((way) => [way, user.name, user] as const));
 
 describe.each(cases)("%s, as %s", (way, _, user) => {
@@ -150,7 +93,7 @@ describe.each(cases)("%s, as %s", (way, _, user) => {
     write: `--allow-write=${place.path("made.txt")}`,
     net: `--allow-net=127.0.0.1:${granted}`,
     env: "--allow-env=GRANTED",
-    run: `--allow-run=${spawnSync("realpath", ["/bin/echo"], { encoding: "utf8" }).stdout.trim()}`,
+    run: `--allow-run=${realpathSync("/bin/echo")}`,
     sys: "--allow-sys",
   });
   const tries = () => ({

@@ -1,5 +1,5 @@
 /** The ready-made scripts, each on a real program. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -7,10 +7,9 @@ import { createServer as createTlsServer } from "node:tls";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
 import { evidenceOf, scratchFolder } from "./cli-harness.js";
+import { unjailed } from "./support/user-folder.js";
 
-const LAUNCHER = fileURLToPath(new URL("../../build/Release/mishap-jail", import.meta.url));
 const EXCHANGES = fileURLToPath(new URL("../programs/exchanges.py", import.meta.url));
-const unjailed = spawnSync(LAUNCHER, ["--", "/bin/true"], { encoding: "utf8" }).stderr || undefined;
 const folder = scratchFolder();
 const servers: { close(): void }[] = [];
 let port = 0;

@@ -1,5 +1,4 @@
 /** `mishap run --script`: a script decides for a real program; what is wrong with it hurts nobody, and is said. */
-import { spawnSync } from "node:child_process";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -17,10 +16,9 @@ import {
   startMishap,
   until,
 } from "./cli-harness.js";
+import { unjailed } from "./support/user-folder.js";
 
-const LAUNCHER = fileURLToPath(new URL("../../build/Release/mishap-jail", import.meta.url));
 const EXCHANGES = fileURLToPath(new URL("../programs/exchanges.py", import.meta.url));
-const unjailed = spawnSync(LAUNCHER, ["--", "/bin/true"], { encoding: "utf8" }).stderr || undefined;
 const folder = scratchFolder();
 
 /** Echo servers. */

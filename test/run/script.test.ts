@@ -1,16 +1,14 @@
 /** `mishap script`, as a user runs it: what is wrong has the user's own file, line and column. */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { beforeEach, describe, expect, it } from "vitest";
 import { PermissionLog } from "../../dist/script/audit.js";
 import { NO_PERMISSIONS } from "../../dist/script/permissions.js";
 import { DEFAULT_LIMITS, type FlowFacts, type Question } from "../../dist/script/questions.js";
 import { ScriptHost, type StartedHost } from "../../dist/script/supervisor.js";
 import { mishap, scratchFolder } from "./cli-harness.js";
+import { unjailed } from "./support/user-folder.js";
 
-const LAUNCHER = fileURLToPath(new URL("../../build/Release/mishap-jail", import.meta.url));
 const folder = scratchFolder();
 const file = (name: string, text: string): string => {
   const path = join(folder, name);
@@ -66,9 +64,6 @@ ${policy("  flowState: () => ({ n: limit }),\n  onFlow: (flow) => (hosts.include
   });
 });
 
-/** Why scripts are not jailed here; undefined where they are. */
-const unjailed = spawnSync(LAUNCHER, ["--", "/bin/true"], { encoding: "utf8" }).stderr || undefined;
-
 describe("the jail", () => {
   beforeEach(({ skip }) => skip(unjailed !== undefined, unjailed));
 
@@ -83,6 +78,7 @@ describe("the jail", () => {
       `${what.replaceAll(" ", "-")}.ts`,
       `import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
+import { unjailed } from "./support/user-folder.js";
 let came = "nothing";
 try { ${attempt}; } catch (error) { came = (error as { code: string }).code; }
 ${policy("  onFlow: (_, ctx) => { ctx.log('came: ' + came); return {}; },")}`,
@@ -173,7 +169,7 @@ describe("the host", () => {
   };
   const start = (script: string): Promise<StartedHost> =>
     ScriptHost.start({
-      ...{ script, sources: {}, seed: "0x7", options: {}, policies: {}, launch: [] },
+      ...{ script, sources: {}, seed: "0x7", options: {}, policies: {}, launch: [], recorded: false },
       ...{ onLine: () => {}, onNews: () => {} },
       broker: { permissions: NO_PERMISSIONS, script, log: new PermissionLog() },
       limits: { ...DEFAULT_LIMITS, hookMs: 500, memoryMb: 64 },

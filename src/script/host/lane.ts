@@ -31,21 +31,23 @@ const STANDING = {
 const ABOUT_FLOW = numberOf("Asking", "flow");
 const UPLINK = numberOf("Direction", "uplink");
 
-/** A lane of so many, and the run's seed. */
+/** A lane of so many, the run's seed, and whether answers are told. */
 export interface LaneOptions {
   readonly lane: number;
   readonly lanes: number;
   readonly seed: string;
+  readonly recorded: boolean;
 }
 
 /** Answers questions of a lane until the worker ends. */
 export async function serveLane(
-  { lane, lanes, seed }: LaneOptions,
+  options: LaneOptions,
   ask: (question: Asked) => Reply,
   newsletter: Newsletter,
 ): Promise<never> {
+  const { lane } = options;
   const mailbox = new native.Mailbox();
-  const rows = new AnswerRows(mailbox, { lane, lanes, seed }, newsletter);
+  const rows = new AnswerRows(mailbox, options, newsletter);
   const given = new Float64Array(GIVEN);
   warmUp(rows);
   newsletter.take(); // those were no answers
@@ -127,7 +129,8 @@ interface RowRange {
 class AnswerRows {
   readonly #mailbox: NativeMailbox;
   readonly #runSeed: bigint;
-  readonly #newsletter: Newsletter;
+  /** Where answers are told. */
+  readonly #newsletter: Newsletter | undefined;
   /** By identity: answers alike are one object (answers.ts). */
   readonly #known = [new Map<PolicyInput, AnswerRow>(), new Map<PolicyInput, AnswerRow>()] as const;
   readonly #held: PolicyInput[] = [];
@@ -135,10 +138,10 @@ class AnswerRows {
   readonly #ranges: readonly [RowRange, RowRange];
   readonly #next: number[];
 
-  constructor(mailbox: NativeMailbox, { lane, lanes, seed }: LaneOptions, newsletter: Newsletter) {
+  constructor(mailbox: NativeMailbox, { lane, lanes, seed, recorded }: LaneOptions, newsletter: Newsletter) {
     this.#mailbox = mailbox;
     this.#runSeed = BigInt(seed);
-    this.#newsletter = newsletter;
+    this.#newsletter = recorded ? newsletter : undefined;
     const { answers = 0 } = layout.constants;
     const part = (first: number, end: number): RowRange => {
       const rows = Math.floor((end - first) / lanes);
@@ -160,7 +163,7 @@ class AnswerRows {
     const { row } = compile("script", parsePolicy(fields), { runSeed: this.#runSeed });
     const made = { index, generation: this.#mailbox.publish(index, codec.encode("Row", { ...row })) };
     known.set(fields, made);
-    this.#newsletter.addAnswer({ value: index + made.generation * (layout.constants.answers ?? 0), fields });
+    this.#newsletter?.addAnswer({ value: index + made.generation * (layout.constants.answers ?? 0), fields });
     return made;
   }
 

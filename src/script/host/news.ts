@@ -5,6 +5,9 @@ import { type News, type NumberedAnswer, problemText, type Reply, type Said } fr
 const EVERY_MS = 100;
 /** What is said in that time beyond this is left out. */
 const MAX_SAID = 500;
+const MAX_PROBLEMS = 50;
+/** What one letter holds of them; the rest comes with the next. */
+const MAX_ANSWERS = 1000;
 
 /** Gathers replies, and sends what is worth telling, ten times a second at most. */
 export class Newsletter {
@@ -21,7 +24,9 @@ export class Newsletter {
   add({ problem, said }: Reply): void {
     if (problem !== undefined) {
       const key = problemText(problem);
-      this.#problems.set(key, { problem, times: (this.#problems.get(key)?.times ?? 0) + 1 });
+      const known = this.#problems.get(key);
+      if (known !== undefined || this.#problems.size < MAX_PROBLEMS)
+        this.#problems.set(key, { problem, times: (known?.times ?? 0) + 1 });
     }
     if (this.#said.length < MAX_SAID) this.#said.push(...said);
   }
@@ -31,10 +36,11 @@ export class Newsletter {
     this.#answers.push(answer);
   }
 
-  /** Sends what there is, unless something was sent just now. */
+  /** Sends what there is, unless something was sent just now and it is no letter full. */
   sendSometimes(): void {
-    if (this.#problems.size + this.#said.length + this.#answers.length === 0) return;
-    if (performance.now() - this.#sentMs >= EVERY_MS) this.send();
+    const answers = this.#answers.length;
+    if (this.#problems.size + this.#said.length + answers === 0) return;
+    if (answers >= MAX_ANSWERS || performance.now() - this.#sentMs >= EVERY_MS) this.send();
   }
 
   /** Sends what there is, though it may be nothing. */
@@ -43,12 +49,12 @@ export class Newsletter {
     this.#publish(this.take());
   }
 
-  /** What there is, for whoever sends it another way. */
+  /** What there is, or as much as a letter holds, for whoever sends it another way. */
   take(): News {
-    const news = { problems: [...this.#problems.values()], said: this.#said, answers: this.#answers };
+    const answers = this.#answers.splice(0, MAX_ANSWERS);
+    const news = { problems: [...this.#problems.values()], said: this.#said, answers };
     this.#problems.clear();
     this.#said = [];
-    this.#answers = [];
     return news;
   }
 }

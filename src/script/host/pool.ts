@@ -117,7 +117,7 @@ export class ScriptPool {
 
   async #serveOn(mailbox: NativeMailbox, lane: number): Promise<void> {
     const { hookMs } = this.#load.limits;
-    const { seed, lanes } = this.#load;
+    const { seed, lanes, recorded } = this.#load;
     const hangs = (onHang: () => void): (() => void) => {
       const timer = setInterval(() => {
         if (mailbox.servingForMs(lane) > hookMs) onHang();
@@ -133,7 +133,13 @@ export class ScriptPool {
       let problem = loaded !== undefined && "problem" in loaded ? loaded.problem : undefined;
       if (problem === undefined) {
         const hook = this.#hooks.onOp === undefined ? "onFlow" : "onOp";
-        const ran = await this.#run({ kind: "serve", lane, lanes, seed }, hook, hangs, hookMs, this.#hooks[hook]);
+        const ran = await this.#run(
+          { kind: "serve", lane, lanes, seed, recorded },
+          hook,
+          hangs,
+          hookMs,
+          this.#hooks[hook],
+        );
         problem = "failed" in ran ? ran.failed : undefined;
       }
       mailbox.leave(lane);
@@ -148,14 +154,13 @@ export class ScriptPool {
 
   /** Sends what came of answering programs and was not sent yet. */
   async flush(): Promise<void> {
-    const ran = await this.#run<News>(
-      { kind: "news" },
-      "the script",
-      after(this.#load.limits.hookMs),
-      this.#load.limits.hookMs,
-      undefined,
-    );
-    if ("done" in ran) this.#onNews(ran.done);
+    const { hookMs } = this.#load.limits;
+    for (let more = true; more; ) {
+      const ran = await this.#run<News>({ kind: "news" }, "the script", after(hookMs), hookMs, undefined);
+      if ("failed" in ran) return;
+      this.#onNews(ran.done);
+      more = ran.done.answers.length > 0;
+    }
   }
 
   async close(): Promise<void> {

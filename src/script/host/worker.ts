@@ -24,7 +24,13 @@ export type Task =
   | { readonly kind: "load"; readonly load: LoadOptions; readonly version: number }
   | { readonly kind: "ask"; readonly question: Question }
   /** Answers programs at a lane of the mailbox, and never ends by itself. Sends {@link News} meanwhile. */
-  | { readonly kind: "serve"; readonly lane: number; readonly lanes: number; readonly seed: string }
+  | {
+      readonly kind: "serve";
+      readonly lane: number;
+      readonly lanes: number;
+      readonly seed: string;
+      readonly recorded: boolean;
+    }
   /** What came of that and was not sent yet. */
   | { readonly kind: "news" };
 
