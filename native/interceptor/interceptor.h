@@ -26,6 +26,7 @@
 #include <time.h>
 
 #include "engine/engine.h"
+#include "engine/identity.h"
 #include "link/parcel.h"
 #include "segment/segment.h"
 
@@ -69,7 +70,7 @@ extern Self self;
 struct Thread {
   char path[40];
   u32 children;
-  u16 flows[64];
+  u16 flows[engine::kFlowKinds];
   bool named;
   bool inside;  // in one of our slow paths
   i32 tid;

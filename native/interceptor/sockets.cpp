@@ -169,104 +169,11 @@ Socket* look_at(int fd) {
   return socket;
 }
 
-constexpr u64 kHashPeer = 1, kHashFlow = 2;
-
-void text(char* to, u32 capacity, u32* n, const char* from) {
-  while (*from && *n + 1 < capacity) to[(*n)++] = *from++;
-  to[*n] = 0;
-}
-void number(char* to, u32 capacity, u32* n, u64 value, u32 base = 10) {
-  char digits[24];
-  u32 d = sizeof(digits);
-  digits[--d] = 0;
-  do digits[--d] = "0123456789abcdef"[value % base];
-  while (value /= base);
-  text(to, capacity, n, digits + d);
-}
-void address_text(char* to, u32 capacity, u32* n, const u8 a[16]) {
-  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  if (memcmp(a, mapped, 12) == 0) {
-    for (u32 i = 12; i < 16; i++) {
-      if (i > 12) text(to, capacity, n, ".");
-      number(to, capacity, n, a[i]);
-    }
-    return;
-  }
-  text(to, capacity, n, "[");
-  for (u32 i = 0; i < 16; i += 2) {
-    if (i) text(to, capacity, n, ":");
-    number(to, capacity, n, static_cast<u64>(a[i] << 8 | a[i + 1]), 16);
-  }
-  text(to, capacity, n, "]");
-}
-
-const char* protocol_word(u8 protocol, Role role) {
-  if (role == Role::Resolver) return "dns";
-  switch (static_cast<Protocol>(protocol)) {
-    case Protocol::Udp: return "udp";
-    case Protocol::Unix: return "unix";
-    default: return "tcp";
-  }
-}
-
-// Ports from here on are given out to whoever asks for any (ip_local_port_range), and are others in each run.
-constexpr u16 kPassingPorts = 32768;
-
-// Whether a peer's port says nothing another run could meet again; `peer` is its words, src/recording/passing-ports.ts its twin.
-bool is_passing(const char* peer, u16 port) {
-  if (port < kPassingPorts || !(load(&self.segment.header->flags) & kHeaderPortless)) return false;
-  return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "localhost") == 0 || strcmp(peer, "[0:0:0:0:0:0:0:1]") == 0 || strcmp(peer, "listen") == 0;
-}
-
-// `:PORT` behind a peer, or `:*` where it passes.
-void port_text(char* words, u32 capacity, u32* n, u32 peer_at, u16 port) {
-  const bool passing = is_passing(words + peer_at, port);
-  text(words, capacity, n, passing ? ":*" : ":");
-  if (!passing) number(words, capacity, n, port);
-}
-
-// A flow's identity is what repeats between runs: protocol, peer as the program named it (or the listening port), and
-// that it is the n-th such flow of a thread with this path.
-struct Identity {
-  char words[88];
-  u64 key;
-  u32 ordinal;
-};
-
-Identity identify(const Socket& socket, Role role, const Endpoint& peer, const char* host) {
-  Identity id = {};
-  u32 n = 0;
-  text(id.words, sizeof(id.words), &n, protocol_word(socket.protocol, role));
-  text(id.words, sizeof(id.words), &n, ":");
-  const u32 peer_at = n;
-  if (role == Role::Acceptor) {
-    text(id.words, sizeof(id.words), &n, "listen");
-    port_text(id.words, sizeof(id.words), &n, peer_at, socket.local_port);
-  } else if (socket.protocol == static_cast<u8>(Protocol::Unix)) {
-    text(id.words, 48, &n, socket.path);
-  } else {
-    if (host[0]) text(id.words, 48, &n, host);
-    else address_text(id.words, 48, &n, peer.address);
-    port_text(id.words, sizeof(id.words), &n, peer_at, peer.port);
-  }
+engine::Identity identify(const Socket& socket, Role role, const Endpoint& peer, const char* host) {
+  const auto protocol = static_cast<Protocol>(socket.protocol);
+  const u16 port = role == Role::Acceptor ? socket.local_port : peer.port;
   name_thread();
-  u64 kind = engine::hash_bytes(kHashPeer, id.words, n);
-  id.ordinal = ++thread.flows[kind % (sizeof(thread.flows) / sizeof(thread.flows[0]))];
-  text(id.words, sizeof(id.words), &n, "#");
-  number(id.words, sizeof(id.words), &n, id.ordinal);
-  text(id.words, sizeof(id.words), &n, "@");
-  text(id.words, sizeof(id.words), &n, thread.path);
-  id.key = engine::hash_bytes(kHashFlow, id.words, n);
-  return id;
-}
-
-void announce(const Identity& id) {
-  if (!(load(&self.segment.header->flags) & kHeaderJournal)) return;
-  Event event = {};
-  event.kind = static_cast<u8>(EventKind::FlowOpened);
-  event.key = id.key;
-  memcpy(event.flow, id.words, sizeof(event.flow));
-  push_event(self.segment, event);
+  return engine::identify(self.segment, {protocol, role, protocol == Protocol::Unix ? socket.path : host, peer.address, port}, thread.path, thread.flows);
 }
 
 bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
@@ -274,11 +181,11 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
   if (!socket->cookie) return false;
   char host[256] = "";
   if (peer.known) name_of(peer.address, host, sizeof(host));
-  Identity id = identify(*socket, role, peer, host);
+  engine::Identity id = identify(*socket, role, peer, host);
   FlowOpening opening = {};
   opening.cookie = socket->cookie;
   opening.key = id.key;
-  opening.name_hash = host[0] ? engine::hash_bytes(kHashPeer, host, strlen(host)) : 0;
+  opening.name_hash = engine::hash_name(host);
   opening.role = role;
   opening.protocol = static_cast<Protocol>(socket->protocol);
   opening.peer_port = peer.port;
@@ -319,7 +226,7 @@ bool open_flow_as(int fd, Socket* socket, Role role, const Endpoint& peer) {
     owner.cgroup = seen.cgroup;
   }
   publish_owner(self.segment, owner);
-  announce(id);
+  engine::announce(self.segment, id);
   return true;
 }
 
