@@ -64,7 +64,7 @@ struct sock {
   u16 sk_type, sk_protocol;
 } CORE;
 struct tcp_sock {
-  u32 rcv_nxt, copied_seq, srtt_us;
+  u32 rcv_nxt, copied_seq, srtt_us, write_seq;
   u64 bytes_received;
 } CORE;
 struct sk_buff {
@@ -94,6 +94,7 @@ struct task_struct {
 #define MSG_PEEK 2
 #define EAGAIN 11
 #define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
 #define TCP_LISTEN 10
@@ -193,20 +194,24 @@ static __always_inline KernelSocket *row_of(const struct tag *tag) {
   return row && row->owner.cookie == tag->cookie ? row : NULL;
 }
 
-// Process and thread in the namespace that they live in.
-static __always_inline void take_current(KernelSocket *row) {
+// Process and thread that run, in the namespace that they live in.
+static __always_inline void name_current(u64 *process, i32 *pid, i32 *tid) {
   struct task_struct *task = (void *)bpf_get_current_task();
   struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-  struct pid *thread = BPF_CORE_READ(task, thread_pid), *process = BPF_CORE_READ(leader, thread_pid);
+  struct pid *thread = BPF_CORE_READ(task, thread_pid), *whole = BPF_CORE_READ(leader, thread_pid);
   u32 level = BPF_CORE_READ(thread, level);
   struct upid upid = {};
   const u64 stride = bpf_core_type_size(struct upid), from = bpf_core_field_offset(struct pid, numbers);
   bpf_probe_read_kernel(&upid.nr, sizeof(upid.nr), (void *)thread + from + level * stride + bpf_core_field_offset(struct upid, nr));
-  row->owner.tid = upid.nr;
-  bpf_probe_read_kernel(&upid.nr, sizeof(upid.nr), (void *)process + from + level * stride + bpf_core_field_offset(struct upid, nr));
-  row->owner.pid = upid.nr;
+  *tid = upid.nr;
+  bpf_probe_read_kernel(&upid.nr, sizeof(upid.nr), (void *)whole + from + level * stride + bpf_core_field_offset(struct upid, nr));
+  *pid = upid.nr;
   const u64 ticks = BPF_CORE_READ(leader, start_boottime) / 10000000;  // as in /proc/PID/stat
-  row->owner.process = (u64)(u32)row->owner.pid << 32 | (u32)ticks;
+  *process = (u64)(u32)upid.nr << 32 | (u32)ticks;
+}
+
+static __always_inline void take_current(KernelSocket *row) {
+  name_current(&row->owner.process, &row->owner.pid, &row->owner.tid);
   row->owner.cgroup = bpf_get_current_cgroup_id();
   bpf_get_current_comm(row->program, sizeof(row->program));
 }

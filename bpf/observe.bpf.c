@@ -5,19 +5,22 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
+static __always_inline void take_address(u8 to[16], const struct sock_common *common, u32 four, const struct in6_addr *six) {
+  if (common->skc_family == AF_INET) {
+    to[10] = to[11] = 0xff;
+    __builtin_memcpy(to + 12, &four, 4);
+  } else {
+    bpf_probe_read_kernel(to, 16, six);
+  }
+}
+
 static __always_inline void take_addresses(KernelSocket *row, const struct sock *sk) {
   const struct sock_common *common = &sk->__sk_common;
   row->local_port = common->skc_num;
+  take_address(row->local, common, common->skc_rcv_saddr, &common->skc_v6_rcv_saddr);
+  if (row->flags & MISHAP_SOCKET_RELAYED) return;  // its peer is the relay; whom the program means is there already
   row->peer_port = __builtin_bswap16(common->skc_dport);
-  if (common->skc_family == AF_INET) {
-    const u32 local = common->skc_rcv_saddr, peer = common->skc_daddr;
-    row->local[10] = row->local[11] = row->peer[10] = row->peer[11] = 0xff;
-    __builtin_memcpy(row->local + 12, &local, 4);
-    __builtin_memcpy(row->peer + 12, &peer, 4);
-  } else {
-    bpf_probe_read_kernel(row->local, 16, &common->skc_v6_rcv_saddr);
-    bpf_probe_read_kernel(row->peer, 16, &common->skc_v6_daddr);
-  }
+  take_address(row->peer, common, common->skc_daddr, &common->skc_v6_daddr);
 }
 
 // A socket that was there before us, or was accepted: its row from its first call on, when the task is one we watch.
@@ -119,7 +122,8 @@ int BPF_PROG(mishap_state, const struct sock *sk, int before, int after) {
   row->tcp_state = after;
   if (after == TCP_LISTEN) row->flags |= MISHAP_SOCKET_LISTENING;
   if (after == TCP_CLOSE_WAIT) row->fin = 1;
-  if (after != TCP_CLOSE) take_addresses(row, sk);
+  // One that is handed to the relay has a local port once it was completed.
+  if (after != TCP_CLOSE && !(after == TCP_SYN_SENT && row->flags & MISHAP_SOCKET_RELAYED)) take_addresses(row, sk);
   // Over before anybody accepted it: no release will come.
   if (after == TCP_CLOSE && row->owner.role == ROLE_ACCEPTOR && !(row->flags & MISHAP_SOCKET_ACCEPTED)) {
     tag->cookie = 0;

@@ -64,8 +64,9 @@ std::string line_of(const KernelSocket& s, bool open) {
   line += format(R"(,"role":"%s","protocol":"%s","open":%s,"state":"%s",)", role_name(s), s.protocol == static_cast<u8>(Protocol::Udp) ? "udp" : "tcp",
                  open ? "true" : "false", state_name(s.tcp_state));
   line += "\"local\":" + quoted(endpoint(s.local, s.local_port)) + ",\"peer\":" + quoted(endpoint(s.peer, s.peer_port));
-  line += format(R"(,"claimed":%s,"policy":%d,"reset":%s,"created_ns":"%llu",)", s.flags & MISHAP_SOCKET_CLAIMED ? "true" : "false", s.policy,
-                 s.flags & MISHAP_SOCKET_RESET ? "true" : "false", Number{owner.created_ns});
+  auto flag = [&s](u32 bit) { return s.flags & bit ? "true" : "false"; };
+  line += format(R"(,"claimed":%s,"relayed":%s,"policy":%d,"reset":%s,"created_ns":"%llu",)", flag(MISHAP_SOCKET_CLAIMED), flag(MISHAP_SOCKET_RELAYED), s.policy,
+                 flag(MISHAP_SOCKET_RESET), Number{owner.created_ns});
   line += format(R"("bytes_up":%llu,"bytes_down":%llu,"ops_up":%llu,"ops_down":%llu,)", Number{s.bytes[0]}, Number{s.bytes[1]}, Number{s.ops[0]}, Number{s.ops[1]});
   line += format(R"("rtt_us":%u,"retransmits":%u,"resets":%u,"failures":%u}})", s.srtt_us, s.retransmits, s.resets, s.failures);
   return line + "\n";
@@ -128,7 +129,7 @@ std::vector<KernelSocket> Flows::open_rows() const {
   return open;
 }
 
-std::string Flows::tell() {
+std::string Flows::tell(bool relay_lost) {
   std::vector<KernelSocket> open = open_rows();
   take_in();  // behind the rows: what closes between the two is told twice rather than never, and dropped here
   std::unordered_set<u64> closed;
@@ -140,7 +141,7 @@ std::string Flows::tell() {
   closed_.clear();
   std::erase_if(open, [&](const KernelSocket& socket) { return closed.contains(socket.owner.cookie); });
   for (const KernelSocket& socket : open) text += line_of(socket, true);
-  text += format(R"({"flows":{"open":%llu,"closed":%llu,"lost_events":%llu,"lost_bytes_up":%llu,"lost_bytes_down":%llu,"without_row":%llu,"older":[)", Number{open.size()},
+  text += format(R"({"flows":{"relay_lost":%s,"open":%llu,"closed":%llu,"lost_events":%llu,"lost_bytes_up":%llu,"lost_bytes_down":%llu,"without_row":%llu,"older":[)", relay_lost ? "true" : "false", Number{open.size()},
                  Number{closed_count_}, Number{kernel_.lost(kLostEvents)}, Number{kernel_.lost(kLostUp)}, Number{kernel_.lost(kLostDown)}, Number{kernel_.lost(kLostRows)});
   const char* comma = "";
   for (const auto& [key, sum] : older_) {

@@ -23,7 +23,7 @@ class Flows {
   int events() const;
   void take_in();
   // Every flow closed since the last time and every open one, then the sums; each line ended.
-  std::string tell();
+  std::string tell(bool relay_lost);
 
  private:
   static int on_event(void* self, void* data, size_t size);

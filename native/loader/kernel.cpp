@@ -10,30 +10,41 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "observe.skel.h"
+#include "redirect.skel.h"
 #include "tag.skel.h"
 
 namespace mishap::loader {
 namespace {
 
 const Hook kHooks[] = {
-    {"mishap_made", "cgroup/sock_create", "ownership", false, {}},
-    {"mishap_closed", "cgroup/sock_release", "ownership", false, {}},
-    {"mishap_named4", "cgroup/getpeername4", "ownership", false, {}},
-    {"mishap_named6", "cgroup/getpeername6", "ownership", false, {}},
-    {"mishap_said", "cgroup/setsockopt", "claims", false, {}},
-    {"mishap_sent", "tp_btf/sock_send_length", "bytes", false, {}},
-    {"mishap_received", "tp_btf/sock_recv_length", "bytes", false, {}},
-    {"mishap_state", "tp_btf/inet_sock_set_state", "states", false, {}},
-    {"mishap_arrived", "tp_btf/tcp_probe", "arrivals", false, {}},
-    {"mishap_resent", "tp_btf/tcp_retransmit_skb", "retransmits", false, {}},
-    {"mishap_reset_received", "tp_btf/tcp_receive_reset", "resets", false, {}},
-    {"mishap_reset_sent", "tp_btf/tcp_send_reset", "resets", false, {}},
+    {Part::Tag, "mishap_made", "cgroup/sock_create", "ownership", false, {}},
+    {Part::Tag, "mishap_closed", "cgroup/sock_release", "ownership", false, {}},
+    {Part::Tag, "mishap_named4", "cgroup/getpeername4", "ownership", false, {}},
+    {Part::Tag, "mishap_named6", "cgroup/getpeername6", "ownership", false, {}},
+    {Part::Tag, "mishap_said", "cgroup/setsockopt", "claims", false, {}},
+    {Part::Observe, "mishap_sent", "tp_btf/sock_send_length", "bytes", false, {}},
+    {Part::Observe, "mishap_received", "tp_btf/sock_recv_length", "bytes", false, {}},
+    {Part::Observe, "mishap_state", "tp_btf/inet_sock_set_state", "states", false, {}},
+    {Part::Observe, "mishap_arrived", "tp_btf/tcp_probe", "arrivals", false, {}},
+    {Part::Observe, "mishap_resent", "tp_btf/tcp_retransmit_skb", "retransmits", false, {}},
+    {Part::Observe, "mishap_reset_received", "tp_btf/tcp_receive_reset", "resets", false, {}},
+    {Part::Observe, "mishap_reset_sent", "tp_btf/tcp_send_reset", "resets", false, {}},
+    {Part::Redirect, "mishap_connect4", "cgroup/connect4", "redirection", false, {}},
+    {Part::Redirect, "mishap_connect6", "cgroup/connect6", "redirection", false, {}},
+    {Part::Redirect, "mishap_connecting", "sock_ops", "redirection", false, {}},
+    {Part::Redirect, "mishap_peer4", "cgroup/getpeername4 of relayed flows", "redirection", false, {}},
+    {Part::Redirect, "mishap_peer6", "cgroup/getpeername6 of relayed flows", "redirection", false, {}},
+    {Part::Redirect, "mishap_local4", "cgroup/getsockname4", "redirection", false, {}},
+    {Part::Redirect, "mishap_local6", "cgroup/getsockname6", "redirection", false, {}},
 };
-constexpr size_t kTagHooks = 5;  // the first ones are tag.bpf.c's
 
-bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "cgroup/", 7) == 0; }
-bool wanted(const Hook& hook, const Watch& watch) { return watch.arrivals || strcmp(hook.purpose, "arrivals") != 0; }
+bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "tp_btf/", 7) != 0; }
+bool wanted(const Hook& hook, const Watch& watch) {
+  return (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0) && (watch.relay || hook.part != Part::Redirect);
+}
 
 // The line of what libbpf and the verifier said last that tells a person most: not instructions, source lines and register
 // states, which are the verifier's way there, nor its statistics.
@@ -58,6 +69,16 @@ std::string reason_of(int error) {
   return reason;
 }
 
+// Loads an object with the maps that it shares with another; 0 or a negative errno.
+int load_sharing(bpf_object* object, const bpf_object* other) {
+  bpf_map* map;
+  bpf_object__for_each_map(map, object) {
+    const bpf_map* same = bpf_map__is_internal(map) ? nullptr : bpf_object__find_map_by_name(other, bpf_map__name(map));
+    if (same) bpf_map__reuse_fd(map, bpf_map__fd(same));
+  }
+  return bpf_object__load(object);
+}
+
 }  // namespace
 
 Kernel::Kernel() : hooks_(std::begin(kHooks), std::end(kHooks)) {
@@ -66,14 +87,17 @@ Kernel::Kernel() : hooks_(std::begin(kHooks), std::end(kHooks)) {
 }
 Kernel::~Kernel() { stop(); }
 
-bpf_object* Kernel::object_of(const Hook& hook) const { return &hook - hooks_.data() < static_cast<long>(kTagHooks) ? tag_->obj : observe_->obj; }
+bpf_object* Kernel::object_of(const Hook& hook) const {
+  return hook.part == Part::Tag ? tag_->obj : hook.part == Part::Observe ? observe_->obj : redirect_->obj;
+}
 
-// Opens both objects with the programs that are to be loaded: those that are ok so far, or one alone.
+// Opens all objects with the programs that are to be loaded: those that are ok so far, or one alone.
 bool Kernel::open(const Watch& watch, const Hook* only) {
   close();
   tag_ = tag_bpf__open();
   observe_ = observe_bpf__open();
-  if (!tag_ || !observe_) return false;
+  redirect_ = redirect_bpf__open();
+  if (!tag_ || !observe_ || !redirect_) return false;
   tag_->rodata->scope = observe_->rodata->scope = static_cast<u32>(watch.scope);
   tag_->rodata->scope_pid = observe_->rodata->scope_pid = watch.pid;
   for (Hook& hook : hooks_) {
@@ -83,7 +107,7 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   return true;
 }
 
-// One set of maps for both.
+// One set of maps for all.
 bool Kernel::load(const Watch& watch) {
   said.clear();
   if (int error = bpf_object__load(tag_->obj)) {
@@ -92,12 +116,9 @@ bool Kernel::load(const Watch& watch) {
   }
   const u32 zero = 0;
   if (watch.cgroup >= 0) bpf_map_update_elem(bpf_map__fd(tag_->maps.mishap_cgroup), &zero, &watch.cgroup, BPF_ANY);
-  bpf_map* map;
-  bpf_object__for_each_map(map, observe_->obj) {
-    const bpf_map* same = bpf_map__is_internal(map) ? nullptr : bpf_object__find_map_by_name(tag_->obj, bpf_map__name(map));
-    if (same) bpf_map__reuse_fd(map, bpf_map__fd(same));
-  }
-  if (int error = bpf_object__load(observe_->obj)) {
+  int error = load_sharing(observe_->obj, tag_->obj);
+  if (error == 0 && watch.relay) error = load_sharing(redirect_->obj, tag_->obj);
+  if (error) {
     errno = -error;
     return false;
   }
@@ -123,6 +144,7 @@ bool Kernel::attach(Hook* hook, const Watch& watch) {
 void Kernel::probe(const Watch& watch) {
   for (Hook& hook : hooks_) {
     hook.ok = false;
+    if (!wanted(hook, watch)) continue;
     if (!open(watch, &hook)) hook.reason = reason_of(errno);
     else if (!load(watch)) hook.reason = reason_of(errno);
     else hook.ok = attach(&hook, watch);
@@ -159,13 +181,21 @@ void Kernel::stop() {
 void Kernel::close() {
   if (rows_) munmap(const_cast<KernelSocket*>(rows_), sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
   rows_ = nullptr;
+  if (redirect_) redirect_bpf__destroy(redirect_);
   if (observe_) observe_bpf__destroy(observe_);
   if (tag_) tag_bpf__destroy(tag_);
+  redirect_ = nullptr;
   observe_ = nullptr;
   tag_ = nullptr;
 }
 
 int Kernel::rows_fd() const { return bpf_map__fd(tag_->maps.mishap_sockets); }
+bool Kernel::redirects() const {
+  return std::all_of(hooks_.begin(), hooks_.end(), [](const Hook& hook) { return hook.ok || hook.part != Part::Redirect; });
+}
+int Kernel::control_fd() const { return bpf_map__fd(redirect_->maps.mishap_relay); }
+int Kernel::relayed_fd() const { return bpf_map__fd(redirect_->maps.mishap_relayed); }
+int Kernel::connects_fd() const { return bpf_map__fd(redirect_->maps.mishap_connects); }
 int Kernel::events_fd() const { return bpf_map__fd(tag_->maps.mishap_events); }
 
 u64 Kernel::lost(u32 what) const {

@@ -11,14 +11,18 @@ struct bpf_object;
 struct bpf_link;
 struct tag_bpf;
 struct observe_bpf;
+struct redirect_bpf;
 
 namespace mishap::loader {
 
+enum class Part : u32 { Tag, Observe, Redirect };  // bpf/*.bpf.c
+
 // One hook: a program and where it is attached.
 struct Hook {
-  const char* program;  // its name in bpf/*.bpf.c
+  Part part;
+  const char* program;  // its name there
   const char* name;     // the kernel's for the place
-  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits or resets
+  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits, resets or redirection
   bool ok = false;
   std::string reason;   // the kernel's, where it is not
 };
@@ -30,6 +34,7 @@ struct Watch {
   i32 pid = 0;        // of Scope::Process
   int cgroup = -1;    // where the cgroup hooks go; -1: nowhere
   bool arrivals = false;
+  bool relay = false;
 };
 
 class Kernel {
@@ -49,6 +54,11 @@ class Kernel {
   int rows_fd() const;
   int events_fd() const;
   const KernelSocket* rows() const { return rows_; }
+  // Whether all is in place that hands connections to a relay; of contract/relay.h, what it shares with it.
+  bool redirects() const;
+  int control_fd() const;
+  int relayed_fd() const;
+  int connects_fd() const;
   u64 lost(u32 what) const;  // bpf/common.h, LOST_*
 
  private:
@@ -60,6 +70,7 @@ class Kernel {
 
   tag_bpf* tag_ = nullptr;
   observe_bpf* observe_ = nullptr;
+  redirect_bpf* redirect_ = nullptr;
   std::vector<bpf_link*> links_;
   std::vector<Hook> hooks_;
   const KernelSocket* rows_ = nullptr;

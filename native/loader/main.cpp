@@ -1,11 +1,11 @@
 // mishap-loader: the small privileged process beside a run. It loads the kernel's programs, keeps the run's cgroup, hands the
 // sockets' rows to whoever carries the interceptor, and tells what was seen, in lines of JSON:
 //
-//   mishap-loader run --segment PATH --uid UID --gid GID --for PID [--arrivals]
+//   mishap-loader run --segment PATH --uid UID --gid GID --for PID [--arrivals] [--relay]
 //   mishap-loader observe --pid N | --cgroup PATH | --all
 //   mishap-loader probe
 //
-//   stdin    join PID · leave PID · flows          stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
+//   stdin    join PID · leave PID · flows · relay    stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
 //
 // It ends with its standard input, and with it everything it did: nothing is pinned, so the kernel itself detaches what is
 // attached when it dies, however it dies. What it made besides, the cgroup and the socket's name, a keeper removes then: a
@@ -34,6 +34,7 @@
 #include "cgroup.h"
 #include "flows.h"
 #include "kernel.h"
+#include "relay.h"
 
 using namespace mishap;
 using namespace mishap::loader;
@@ -63,8 +64,9 @@ std::string hooks_text(const Kernel& kernel) {
   std::string text = "\"hooks\":[";
   const char* comma = "";
   for (const Hook& hook : kernel.hooks()) {
+    if (!hook.ok && hook.reason.empty()) continue;  // it was not asked for
     text += std::string(comma) + "{\"name\":" + quoted(hook.name) + ",\"for\":" + quoted(hook.purpose) + ",\"ok\":" + (hook.ok ? "true" : "false");
-    if (!hook.ok) text += ",\"reason\":" + quoted(hook.reason.empty() ? "not asked for" : hook.reason);
+    if (!hook.ok) text += ",\"reason\":" + quoted(hook.reason);
     text += "}";
     comma = ",";
   }
@@ -178,32 +180,40 @@ struct Place {
   std::string cgroup, parent;
 };
 
-void obey(const std::string& line, const Order& order, const Place& place, Flows* flows) {
+void begin_relay(RelayProcess* relay) {
+  const std::string reason = relay->begin();
+  if (reason.empty()) say("{\"relayed\":true}\n");
+  else say_error("relay: " + reason);
+}
+
+void obey(const std::string& line, const Order& order, const Place& place, Flows* flows, RelayProcess* relay) {
   i32 pid = 0;
-  if (line == "flows") say(flows->tell());
+  if (line == "flows") say(flows->tell(relay->lost()));
+  else if (line == "relay") begin_relay(relay);
   else if (sscanf(line.c_str(), "join %d", &pid) == 1 && order.mode == "run") move("join", "joined", pid, order.run, place.cgroup);
   else if (sscanf(line.c_str(), "leave %d", &pid) == 1 && order.mode == "run") move("leave", "left", pid, order.run, place.parent);
-  else say_error("an unknown order; join PID, leave PID and flows are known");
+  else say_error("an unknown order; join PID, leave PID, flows and relay are known");
 }
 
 volatile sig_atomic_t told_to_end = 0;
 
 // Serves until standard input ends.
-void serve(const Order& order, const Place& place, const Kernel& kernel, int listener) {
+void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay) {
   Flows flows(kernel);
   std::string rest;
   for (;;) {
-    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}};
-    if (poll(waits, 3, kTakeInMs) < 0 && errno != EINTR) return;
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}, {relay->end(), POLLIN, 0}};
+    if (poll(waits, 4, kTakeInMs) < 0 && errno != EINTR) return;
     if (told_to_end) return;
     flows.take_in();
     if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
+    if (waits[3].revents) relay->lose();
     if (!waits[0].revents) continue;
     char text[4096];
     const ssize_t n = read(STDIN_FILENO, text, sizeof(text));
     if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return;
     if (n > 0) rest.append(text, static_cast<size_t>(n));
-    for (size_t end; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) obey(rest.substr(0, end), order, place, &flows);
+    for (size_t end; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) obey(rest.substr(0, end), order, place, &flows, relay);
     if (rest.size() > sizeof(text)) return;
   }
 }
@@ -234,16 +244,22 @@ int run_or_observe(Order order) {
   if (order.watch.cgroup < 0 && order.watch.scope == Scope::Cgroup) return say_error(place.cgroup + ": " + strerror(errno)), 1;
   {
     Kernel kernel;
+    RelayProcess relay;
     bool works = kernel.start(order.watch);
     if (!works) error = why_nothing(kernel);
     if (works && order.mode == "run" && (listener = listen_at(socket_path, order.uid, order.gid)) < 0) {
       error = socket_path + ": " + strerror(errno);
       works = false;
     }
+    if (works && kernel.redirects() && order.watch.relay)
+      if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) {
+        error = std::string("mishap-relay: ") + strerror(problem);
+        works = false;
+      }
     if (works) {
       drop_rights();
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
-      serve(order, place, kernel, listener);
+      serve(order, place, kernel, listener, &relay);
     } else {
       say_error(error);
     }
@@ -263,7 +279,7 @@ int probe() {
   const std::string root = cgroup_root();
   const std::string at = own.path().empty() ? root : own.path();
   if (!at.empty()) watch.cgroup = open(at.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  watch.arrivals = true;
+  watch.arrivals = watch.relay = true;
   kernel.probe(watch);
   if (!own.path().empty()) remove_cgroup(own.path(), own.parent());
   say(std::string("{\"facts\":{\"btf\":") + (access("/sys/kernel/btf/vmlinux", R_OK) == 0 ? "true" : "false") + ",\"cgroup2\":" + (root.empty() ? "null" : quoted(root)) +
@@ -279,6 +295,7 @@ bool read_order(int argc, char** argv, Order* order) {
   for (int i = 2; i < argc; i++) {
     const std::string flag = argv[i];
     if (flag == "--arrivals") order->watch.arrivals = true;
+    else if (flag == "--relay") order->watch.relay = true;
     else if (flag == "--all") order->watch.scope = Scope::All, scoped = true;
     else if (i + 1 == argc) return false;
     else if (flag == "--segment") order->segment = argv[++i];
@@ -300,7 +317,7 @@ bool read_order(int argc, char** argv, Order* order) {
 int main(int argc, char** argv) {
   Order order;
   if (!read_order(argc, argv, &order)) {
-    fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals]\n"
+    fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals] [--relay]\n"
           "       mishap-loader observe --pid N | --cgroup PATH | --all\n"
           "       mishap-loader probe\n",
           stderr);

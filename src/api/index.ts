@@ -5,6 +5,7 @@
  */
 
 export { type Policy, PolicyError, type PolicyFields, type PolicyInput, parsePolicy } from "../policy/index.js";
+export type { Executor } from "../report/evidence.js";
 export type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "../report/schema.js";
 export { renderEvidence } from "../report/text.js";
 export {

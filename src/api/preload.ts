@@ -41,7 +41,7 @@ export function preparePreload(segmentPath: string, library = INTERCEPTOR_PATH):
 /** The program's environment: the caller's own, with ours first in LD_PRELOAD and what was there kept behind it. */
 export function preloadEnvironment(
   environment: NodeJS.ProcessEnv,
-  preloadPath: string,
+  preloadPath: string | undefined,
   segmentPath: string,
 ): Record<string, string> {
   const result: Record<string, string> = {};
@@ -49,7 +49,9 @@ export function preloadEnvironment(
   const others = (environment.LD_PRELOAD ?? "")
     .split(/[\s:]+/)
     .filter((path) => path !== "" && !/(^|\/)(libmishap-interceptor|mishap-[^/]*)\.so$/.test(path));
-  result.LD_PRELOAD = [preloadPath, ...others].join(":");
+  const libraries = preloadPath === undefined ? others : [preloadPath, ...others];
+  if (libraries.length > 0) result.LD_PRELOAD = libraries.join(":");
+  else delete result.LD_PRELOAD;
   result.MISHAP_SEGMENT = segmentPath;
   result.MISHAP_LINEAGE = "0@0000000000"; // the first process of the run, whatever pid it gets
   return result;

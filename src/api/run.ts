@@ -7,7 +7,7 @@ import { readFileSync } from "node:fs";
 import { Witness } from "../kernel/witness.js";
 import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
-import { buildEvidence } from "../report/evidence.js";
+import { buildEvidence, type Executor } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
 import { ScriptError } from "../script/supervisor.js";
 import { type Courier, nameOf, native, newSegmentPath, type Segment } from "../segment/index.js";
@@ -22,7 +22,10 @@ import { SignalRelay, signalExitCode } from "./signals.js";
 
 /** What to run, and how. */
 export interface RunOptions
-  extends Omit<SessionOptions, "journal" | "recorded" | "payload" | "decisions" | "witnessed" | "script">,
+  extends Omit<
+      SessionOptions,
+      "journal" | "recorded" | "payload" | "decisions" | "witnessed" | "intercepted" | "script"
+    >,
     KeepOptions {
   /** The program and its arguments. */
   readonly command: readonly string[];
@@ -37,6 +40,11 @@ export interface RunOptions
   readonly kernel?: boolean;
   /** The kernel's witness, where it was started already. */
   readonly witness?: Witness;
+  /**
+   * What carries the faults out: the interceptor, inside the programs, or the relay, which the kernel hands their TCP
+   * connections to, and which takes `kernel`. Default: the interceptor.
+   */
+  readonly executor?: Executor;
   /** A script that is asked about flows and ops; what it leaves open is the policy's. */
   readonly script?: ScriptOptions;
 }
@@ -73,13 +81,17 @@ export async function run(options: RunOptions): Promise<Evidence> {
   let scripted: Scripted | undefined;
   let { witness } = options;
   try {
-    if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject());
+    const relay = options.executor === "relay";
+    if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject(), { relay });
+    if (relay && witness === undefined) throw new RunError("the relay needs the kernel's side: give `kernel` too", 125);
     const witnessed = witness === undefined ? {} : { witnessed: witness };
     const replay = options.replay ?? listed(options.policy);
     const inReplay = replay === undefined ? options : { ...options, replay };
     const seed = policiesOf(options.policy).own.fields.seed ?? options.seed ?? drawSeed();
     if (options.script !== undefined) scripted = await startScript(options.script, options, seed, witness);
-    session = await Session.start({ ...options, seed, ...witnessed, ...asSession(inReplay), script: scripted?.asked });
+    const shared = { ...witnessed, intercepted: !relay, script: scripted?.asked };
+    session = await Session.start({ ...options, seed, ...shared, ...asSession(inReplay) });
+    if (relay) await witness?.relay();
     const diverged = new AbortController();
     const facts = {
       version: version(),
@@ -137,7 +149,9 @@ async function runIn(
   await scripted?.stop();
   segment.retire();
   notes.push(...(await kept.finish()));
-  const unreachable = program.unreachable === undefined ? undefined : describeUnreachable(program.unreachable);
+  const relayed = options.executor === "relay";
+  const unreachable =
+    program.unreachable === undefined || relayed ? undefined : describeUnreachable(program.unreachable);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
 
   const replay = kept.replayed();
@@ -153,6 +167,7 @@ async function runIn(
     escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? listed,
     unreachable,
     notes,
+    executor: options.executor,
     kernel: testimony?.facts,
   };
   const counters = readRunCounters(segment);

@@ -39,6 +39,8 @@ export interface SessionOptions {
   readonly seed?: bigint;
   /** Where the segment has to be, because the kernel's witness is there already. */
   readonly witnessed?: { readonly segmentPath: string };
+  /** Whether its programs carry the interceptor; default: they do. */
+  readonly intercepted?: boolean;
   /** The script that the run's own policy asks, its mailbox beside where the segment has to be. */
   readonly script?: { readonly segmentPath: string; readonly asks: number; readonly patienceNs: number } | undefined;
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
@@ -57,7 +59,7 @@ export class Session {
   /** What evidence should say besides. */
   readonly notes: string[] = [];
   readonly #table: PolicyTable;
-  readonly #preload: Preload;
+  readonly #preload: Preload | undefined;
   readonly #edits: SourceWatch | undefined;
   readonly #scripted: boolean;
   readonly #cleanups: (() => void)[] = [];
@@ -81,6 +83,7 @@ export class Session {
       legacy = false,
       decisions,
       witnessed,
+      intercepted = true,
       script,
       notice = () => {},
     } = options;
@@ -113,8 +116,8 @@ export class Session {
       this.#table.publish(policies);
       this.#edits = source === undefined ? undefined : follow(source, this.#table, notice);
       this.#cleanups.push(() => this.#edits?.close());
-      this.#preload = preparePreload(this.segment.path);
-      this.#cleanups.push(() => this.#preload.remove());
+      this.#preload = intercepted ? preparePreload(this.segment.path) : undefined;
+      this.#cleanups.push(() => this.#preload?.remove());
       this.segment.activate(this.#table.ownSlot);
     } catch (error) {
       this.close();
@@ -124,7 +127,7 @@ export class Session {
 
   /** The environment of a program that takes part. */
   environment(base: NodeJS.ProcessEnv = process.env): Record<string, string> {
-    return preloadEnvironment(base, this.#preload.path, this.segment.path);
+    return preloadEnvironment(base, this.#preload?.path, this.segment.path);
   }
 
   /** What each policy did so far, the session's own first. */

@@ -3,7 +3,7 @@
 import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
-import type { Evidence, RunOptions, ScriptOptions } from "../api/index.js";
+import type { Evidence, Executor, RunOptions, ScriptOptions } from "../api/index.js";
 import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
@@ -58,6 +58,11 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--script-workers <n>", help: "how many workers answer, each with a state of its own", example: "1" },
   { flags: "--unsafe-no-jail", help: "run the script even where the kernel cannot jail it" },
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
+  {
+    flags: "--executor <which>",
+    help: "with --kernel: who carries faults out, the interceptor or the relay, which needs no preload",
+    example: "relay",
+  },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
   { flags: "--setpriority", help: "let the program set faults by setpriority, as older tools do" },
   { flags: "--quiet", help: "print no evidence" },
@@ -164,7 +169,8 @@ async function execute(
     throw new UsageError(`${flag}: says how much is recorded, and --record run.mishap where`);
   }
   if (given.length === 0 && values.replay === undefined) throw new UsageError(NEEDS_PROGRAM);
-  const kernel = await leaveRoot(values);
+  const executor = executorOf(values);
+  const kernel = await leaveRoot(values, executor);
   const replayed = await replayedBy(values, flags);
   const words = given.length > 0 || replayed === undefined ? given : replayed.command;
   const [name] = words;
@@ -188,7 +194,7 @@ async function execute(
     );
     return 0;
   }
-  if (program.unreachable !== undefined && !quiet) {
+  if (program.unreachable !== undefined && !quiet && executor !== "relay") {
     printToStderr(`mishap: ${program.image} runs unfaulted: ${describeUnreachable(program.unreachable)}\n`);
   }
 
@@ -207,6 +213,7 @@ async function execute(
       legacy: values.setpriority === true || replayed?.setpriority === true,
       ...(replayed === undefined ? {} : { replay: replayed.replay, seed: replayed.seed }),
       ...kernel,
+      executor,
       ...(script && permitted ? { script: { ...script, ...permitted } } : {}),
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
@@ -301,13 +308,29 @@ async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Poli
   }
 }
 
+function executorOf({ executor = "interceptor", script }: Readonly<Record<string, unknown>>): Executor {
+  if (executor !== "interceptor" && executor !== "relay") {
+    throw new UsageError(`--executor ${executor}: it is interceptor or relay`);
+  }
+  if (executor === "relay" && script !== undefined) {
+    throw new UsageError("--executor relay: only the interceptor asks a script; leave out one of the two");
+  }
+  return executor;
+}
+
 /**
  * Under sudo, what needs root is done first: the kernel's witness. Then we are the user who called it, whose files,
  * programs and processes are the rest.
  */
-async function leaveRoot(values: Readonly<Record<string, unknown>>): Promise<Pick<RunOptions, "kernel" | "witness">> {
+async function leaveRoot(
+  values: Readonly<Record<string, unknown>>,
+  executor: Executor,
+): Promise<Pick<RunOptions, "kernel" | "witness">> {
   const { becomeInvoker, findInvoker, throughSudo } = await import("../kernel/invoker.js");
   const kernel = values.kernel === true || throughSudo();
+  if (executor === "relay" && !kernel) {
+    throw new UsageError("--executor relay: the kernel hands connections to it, so add --kernel");
+  }
   if (values.asRoot === true && process.getuid?.() !== 0) {
     throw new UsageError("--as-root: mishap is not root here; `sudo mishap run --as-root` is");
   }
@@ -320,7 +343,7 @@ async function leaveRoot(values: Readonly<Record<string, unknown>>): Promise<Pic
   const { Witness } = await import("../kernel/witness.js");
   const { defaultProject } = await import("../api/project.js");
   const project = typeof values.project === "string" ? values.project : defaultProject();
-  const witness = await Witness.start(project, invoker);
+  const witness = await Witness.start(project, { owner: invoker, relay: executor === "relay" });
   becomeInvoker(invoker);
   return { kernel, witness };
 }

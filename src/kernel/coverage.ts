@@ -58,12 +58,13 @@ export function buildCoverage(known: Known): Coverage {
     accounts.delete(flow.cookie);
     if (account !== undefined) {
       const split = settle(moved, account, earlier.get(flow.cookie));
-      table.add(whose, "intercepted", 1, split.intercepted);
+      table.add(whose, flow.relayed ? "relayed" : "intercepted", 1, split.intercepted);
       if (sum(split.beyond) > 0) {
         table.add(whose, "escaped", 1, split.beyond);
         escaped.push(flow);
       }
-      const short = describeShort(split.short);
+      // What the relay handed to a socket, its program may leave unread.
+      const short = describeShort(flow.relayed ? [split.short[0], 0] : split.short);
       if (short !== undefined) {
         disagreements.push(`the flow of ${whose.program} (pid ${flow.pid}) with ${flow.peer} claimed ${short}`);
       }

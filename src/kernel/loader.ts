@@ -35,6 +35,8 @@ export interface Loader {
   join(pid: number): Promise<void>;
   /** And back to where it was. */
   leave(pid: number): Promise<void>;
+  /** From now on the run's connections go to the relay. */
+  relay(): Promise<void>;
   flows(): Promise<KernelReading>;
   /** Resolves once it is gone: undefined when it was told to, else what became of it, in words. */
   readonly ended: Promise<string | undefined>;
@@ -169,6 +171,10 @@ class LoaderProcess implements Loader {
 
   leave(pid: number): Promise<void> {
     return this.#ask(`leave ${pid}`, ANSWER_WITHIN_MS, (line) => "left" in line && line.left === pid);
+  }
+
+  relay(): Promise<void> {
+    return this.#ask("relay", ANSWER_WITHIN_MS, (line) => "relayed" in line);
   }
 
   async flows(): Promise<KernelReading> {

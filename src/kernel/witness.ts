@@ -19,6 +19,14 @@ export interface Testimony {
   readonly escaped: Coverage["escaped"];
 }
 
+/** How a witness is started. */
+export interface WitnessOptions {
+  /** Whose the run is going to be; default: this process's user. */
+  readonly owner?: Invoker;
+  /** Whether its connections are to go to a relay, from {@link Witness.relay} on. */
+  readonly relay?: boolean;
+}
+
 const GONE_WITHIN_MS = 2000;
 
 /** A witness at work. */
@@ -35,16 +43,18 @@ export class Witness {
    * Starts the witness of this process's run. It needs root, or sudo.
    *
    * @param project - of the run
-   * @param owner - whose the run is going to be; default: this process's user
    * @throws KernelError with one sentence when it is not to be had
    */
-  static async start(project: string, owner?: Invoker): Promise<Witness> {
+  static async start(project: string, { owner, relay = false }: WitnessOptions = {}): Promise<Witness> {
     const uid = owner?.uid ?? process.getuid?.() ?? 0;
     const gid = owner?.gid ?? process.getgid?.() ?? 0;
     const path = newSegmentPath(project, undefined, uid);
     const whose = ["--uid", String(uid), "--gid", String(gid), "--for", String(process.pid)];
     try {
-      return new Witness(path, await startLoader(["run", "--segment", path, ...whose, "--arrivals"]));
+      return new Witness(
+        path,
+        await startLoader(["run", "--segment", path, ...whose, "--arrivals", ...(relay ? ["--relay"] : [])]),
+      );
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       throw new KernelError(`the kernel's witness is not to be had: ${error.message}`);
@@ -62,6 +72,16 @@ export class Witness {
     void loader.ended.then((reason) => {
       if (reason !== undefined) this.#lose(reason);
     });
+  }
+
+  /** From now on the run's connections go to the relay, which needs its segment. Throws a {@link KernelError}. */
+  async relay(): Promise<void> {
+    try {
+      await this.#loader.relay();
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      throw new KernelError(`the relay is not to be had: ${error.message}`);
+    }
   }
 
   /** Does what starts the program in the run's cgroup, so that the program is born there; we ourselves are not of it. */
@@ -140,7 +160,12 @@ export class Witness {
   }
 
   #noteLosses({ summary }: KernelReading): void {
-    const { lost_events, without_row, lost_bytes_up, lost_bytes_down } = summary;
+    const { lost_events, without_row, lost_bytes_up, lost_bytes_down, relay_lost } = summary;
+    if (relay_lost) {
+      this.notes.push(
+        "the relay was lost: its connections ended in a reset, and those made later went direct, unfaulted",
+      );
+    }
     if (lost_events > 0) {
       const bytes = lost_bytes_up + lost_bytes_down;
       this.notes.push(

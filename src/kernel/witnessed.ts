@@ -9,6 +9,7 @@ import { baseKey, type PolicyFacts, type Witnessed } from "../report/evidence.js
 import { formatDurationNs } from "../report/format.js";
 import type { FlowAccount } from "../segment/index.js";
 import type { KernelReading } from "./loader.js";
+import type { KernelFlow } from "./words.js";
 
 /** What the kernel saw, and what the interceptor says of the same flows. */
 export interface Witness {
@@ -78,7 +79,10 @@ function contradiction(witness: Witness, asked: AskedFault, facts: PolicyFacts):
   return undefined;
 }
 
-/** What the interceptor let programs send, or kept from them, and the kernel did not see go by. */
+/**
+ * What the interceptor let programs send, or kept from them, and the kernel did not see go by. What the relay loses it takes
+ * from programs first, where the kernel sees it.
+ */
 function losses({ reading, accounts }: Witness, asked: AskedFault, facts: PolicyFacts): Witnessed | undefined {
   const flows = new Map(reading.flows.map((flow) => [flow.cookie, flow]));
   const everywhere = facts.policy.fields.loss_mode === "drop";
@@ -87,7 +91,8 @@ function losses({ reading, accounts }: Witness, asked: AskedFault, facts: Policy
   let [offered, lost] = [0, 0];
   for (const { cookie, policy, called, held } of accounts) {
     const flow = flows.get(cookie);
-    if (flow === undefined || !facts.slots.includes(policy) || !(everywhere || flow.protocol === "udp")) continue;
+    if (flow === undefined || flow.relayed || !facts.slots.includes(policy) || !(everywhere || flow.protocol === "udp"))
+      continue;
     offered += uplink ? called[0] : flow.bytes_down;
     lost += uplink ? called[0] - held[0] - flow.bytes_up : flow.bytes_down - held[1] - called[1];
   }
@@ -96,16 +101,19 @@ function losses({ reading, accounts }: Witness, asked: AskedFault, facts: Policy
 }
 
 /** Connections that were never made, or that ended with a RST. */
-function connectionErrors({ reading }: Witness, { policy, slots }: PolicyFacts): Witnessed {
+function connectionErrors({ reading, accounts }: Witness, { policy, slots }: PolicyFacts): Witnessed {
   const resets = policy.fields.connection_error?.kind === "reset";
-  const seen = reading.flows.filter(
-    (flow) =>
-      flow.claimed &&
-      slots.includes(flow.policy) &&
-      flow.protocol === "tcp" &&
-      (resets ? flow.reset : flow.role === "connector" && flow.peer.endsWith(":0")),
-  );
+  const relayed = new Map(accounts.map((account) => [account.cookie, account.policy]));
+  const seen = reading.flows.filter((flow) => {
+    const slot = flow.relayed ? relayed.get(flow.cookie) : flow.claimed ? flow.policy : undefined;
+    if (slot === undefined || !slots.includes(slot) || flow.protocol !== "tcp") return false;
+    return resets ? flow.reset : flow.role === "connector" && wasNeverMade(flow);
+  });
   return { witnessed: seen.length };
+}
+
+function wasNeverMade({ relayed, local, peer }: KernelFlow): boolean {
+  return (relayed ? local : peer).endsWith(":0");
 }
 
 interface Buckets {

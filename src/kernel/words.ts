@@ -15,7 +15,7 @@ const wide = z
 const hook = z.object({
   /** As the kernel names it, such as `cgroup/sock_create`. */
   name: z.string(),
-  for: z.enum(["ownership", "claims", "bytes", "states", "arrivals", "retransmits", "resets"]),
+  for: z.enum(["ownership", "claims", "bytes", "states", "arrivals", "retransmits", "resets", "redirection"]),
   ok: z.boolean(),
   /** Why not, in the kernel's words. */
   reason: z.string().optional(),
@@ -39,6 +39,8 @@ const flow = z.object({
   peer: z.string(),
   /** The interceptor said that it carries this flow. */
   claimed: z.boolean(),
+  /** Its connection was handed to the relay. */
+  relayed: z.boolean(),
   /** Slot of the policy that the flow was claimed for, or -1. */
   policy: z.int(),
   /** A RST ended it. */
@@ -56,6 +58,8 @@ const flow = z.object({
 });
 
 const summary = z.object({
+  /** There was a relay, and it ended before it was told to. */
+  relay_lost: z.boolean(),
   open: count,
   closed: count,
   /** Events that found the ring full. */
@@ -90,6 +94,7 @@ const line = z.union([
   z.object({ ready: z.literal(true), cgroup: z.string().nullish(), hooks: z.array(hook) }),
   z.object({ joined: z.int() }),
   z.object({ left: z.int() }),
+  z.object({ relayed: z.literal(true) }),
   z.object({ flow }),
   z.object({ flows: summary }),
 ]);

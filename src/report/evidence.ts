@@ -35,9 +35,14 @@ export interface RunFacts {
   readonly replay?: Replay | undefined;
   /** Where a script was asked. */
   readonly script?: ScriptEvidence | undefined;
+  /** What carried faults out; default: the interceptor. */
+  readonly executor?: Executor | undefined;
   /** Where the kernel's witness was there to the end. */
   readonly kernel?: KernelFacts | undefined;
 }
+
+/** What carries decisions out. */
+export type Executor = FaultEvidence["executor"];
 
 /** What the kernel's witness says of a run. */
 export interface KernelFacts {
@@ -125,7 +130,11 @@ function basisCount(basis: Basis, directions: readonly Direction[], counters: Po
   }
 }
 
-function faultEvidence(asked: AskedFault, { name, policy, counters }: PolicyFacts): FaultEvidence {
+function faultEvidence(
+  asked: AskedFault,
+  { name, policy, counters }: PolicyFacts,
+  executor: Executor = "interceptor",
+): FaultEvidence {
   const kind = kindOf(asked, policy);
   const applied = asked.directions.reduce((all, each) => all + counters.applied(asked.faultBit, each), 0);
   // An op under way when the program ended is applied but not yet counted as one.
@@ -136,7 +145,7 @@ function faultEvidence(asked: AskedFault, { name, policy, counters }: PolicyFact
     asked: asked.asked,
     applied,
     of,
-    executor: "interceptor",
+    executor,
   };
   if (kind.chance && of > 0) evidence.delivered_ppm = Math.round((applied / of) * 1e6);
   const times: HistogramReading | undefined = counters.times(asked.faultBit, asked.directions);
@@ -177,7 +186,7 @@ function neverApplied(
 ): string {
   if (facts.unreachable !== undefined && run.attached === 0)
     return `the program is not intercepted: ${facts.unreachable}`;
-  if (run.attached === 0) return "the program never loaded the interceptor";
+  if (run.attached === 0 && facts.executor !== "relay") return "the program never loaded the interceptor";
   const kind = kindOf(asked, policy);
   if (kind.basis === "lookups" && of === 0) return "no name was looked up";
   if (run.flows === 0) return "the program opened no network flow";
@@ -302,7 +311,7 @@ function policyEvidence(
   const faults = of.asked.map((asked) => {
     const { disagreement, ...witnessed } = facts.kernel?.witnessed(asked, of) ?? {};
     if (disagreement !== undefined) loud.push(disagreement);
-    return { ...faultEvidence(asked, of), ...witnessed };
+    return { ...faultEvidence(asked, of, facts.executor), ...witnessed };
   });
   const silent = of.asked.flatMap((asked, at) => {
     const evidence = faults[at];

@@ -28,7 +28,7 @@ const fault = z
       .optional(),
     witnessed_p50_ns: count("with the kernel's witness: the median delay that it measured, in nanoseconds").optional(),
     witnessed_p99_ns: count("what 99 of 100 delays that it measured do not exceed, in nanoseconds").optional(),
-    executor: z.literal("interceptor").describe("what carried the fault out"),
+    executor: z.enum(["interceptor", "relay"]).describe("what carried the fault out"),
   })
   .describe("one fault asked for and one executor");
 

@@ -18,6 +18,7 @@ function flow(changes: Partial<KernelFlow> = {}): KernelFlow {
     local: "127.0.0.1:40000",
     peer: "10.0.0.7:443",
     claimed: false,
+    relayed: false,
     policy: -1,
     reset: false,
     created_ns: 0n,
@@ -55,6 +56,13 @@ const row = (state: string, flows: number, bytes_up: number, bytes_down: number)
 };
 
 describe("a flow", () => {
+  it("that was handed to the relay is relayed, where that accounts for it", () => {
+    const flows = [flow({ relayed: true, bytes_up: 100, bytes_down: 2000 })];
+    const { rows, escaped } = buildCoverage(known({ flows, accounts: [account({ called: [100, 2000] })] }));
+    expect(rows).toEqual([row("relayed", 1, 100, 2000)]);
+    expect(escaped).toEqual([]);
+  });
+
   it("that the interceptor accounts for is intercepted", () => {
     const flows = [flow({ claimed: true, bytes_up: 100, bytes_down: 2000 })];
     const { rows, escaped, disagreements } = buildCoverage(
@@ -151,6 +159,7 @@ const anyFlow = fc.record({
   role: fc.constantFrom("connector", "acceptor", "datagram", "listener"),
   peer: fc.constantFrom("10.0.0.7:443", "127.0.0.53:53", "0.0.0.0:0"),
   claimed: fc.boolean(),
+  relayed: fc.boolean(),
   bytes_up: fc.oneof(fc.constant(0), bytes),
   bytes_down: fc.oneof(fc.constant(0), bytes),
 });

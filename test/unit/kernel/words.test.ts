@@ -7,7 +7,7 @@ import { parseLine } from "../../../src/kernel/words.js";
 describe("a line of the loader's", () => {
   it("gives numbers of 64 bits as bigints", () => {
     const text =
-      '{"flow":{"cookie":"18446744073709551615","pid":1,"tid":1,"process":"4294967301","program":"x","role":"datagram","protocol":"udp","open":true,"state":"","local":"[::1]:1","peer":"[::]:0","claimed":false,"policy":-1,"reset":false,"created_ns":"7","bytes_up":1,"bytes_down":2,"ops_up":1,"ops_down":1,"rtt_us":0,"retransmits":0,"resets":0,"failures":0}}';
+      '{"flow":{"cookie":"18446744073709551615","pid":1,"tid":1,"process":"4294967301","program":"x","role":"datagram","protocol":"udp","open":true,"state":"","local":"[::1]:1","peer":"[::]:0","claimed":false,"relayed":false,"policy":-1,"reset":false,"created_ns":"7","bytes_up":1,"bytes_down":2,"ops_up":1,"ops_down":1,"rtt_us":0,"retransmits":0,"resets":0,"failures":0}}';
     expect(parseLine(text)).toMatchObject({ flow: { cookie: 2n ** 64n - 1n, process: 4294967301n, bytes_down: 2 } });
   });
 

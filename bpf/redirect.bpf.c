@@ -1,0 +1,197 @@
+// Who carries this connection? A connect that the interceptor has not claimed is handed to the relay while the relay is there:
+// its SYN goes to the relay's port, where it is dropped in silence until the relay completes it (native/contract/relay.h has
+// the way of it), and the program is shown the peer and the address that it would have without. No beat of the relay for half
+// a second, another network namespace, a socket bound to a device, a peer that no connection can have: it goes direct.
+#include "common.h"
+
+#include "../native/contract/relay.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+typedef struct RelayControl {
+  MISHAP_RELAY_CONTROL_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayControl;
+typedef struct RelayRow {
+  MISHAP_RELAY_ROW_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayRow;
+typedef struct RelayConnect {
+  MISHAP_RELAY_CONNECT_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayConnect;
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, 1);
+  __type(key, u32);
+  __type(value, RelayControl);
+} mishap_relay SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, MISHAP_KERNEL_SOCKETS);
+  __type(key, u32);
+  __type(value, RelayRow);
+} mishap_relayed SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 1 << 20);
+} mishap_connects SEC(".maps");
+
+// Where the relay is to be met from; NULL: it is not.
+static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
+  const u32 zero = 0;
+  RelayControl *control = bpf_map_lookup_elem(&mishap_relay, &zero);
+  if (!control) return NULL;
+  // Loaded before the clock and compared signed: a beat in between is no reason to go direct.
+  const u64 beat = *(volatile u64 *)&control->beat_ns;
+  const i64 since = bpf_ktime_get_ns() - beat;
+  if (!beat || since > MISHAP_RELAY_PATIENCE_NS) return NULL;
+  return control->netns == bpf_get_netns_cookie(context) ? control : NULL;
+}
+
+// The relay's row of a socket, while its connection is the relay's.
+static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
+  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
+  if (!tag || !tag->cookie) return NULL;
+  const u32 at = tag->row;
+  RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);
+  return row && row->cookie == tag->cookie ? row : NULL;
+}
+
+// Remembers whom a program connects to; the port to send it to instead, or 0: nowhere else. `peer` as IPv6 or mapped IPv4.
+static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4], u32 scope_id) {
+  struct bpf_sock *sk = context->sk;
+  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
+  KernelSocket *socket = tag ? row_of(tag) : NULL;
+  if (!socket) return 0;
+  const u32 at = tag->row;
+  RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);
+  if (!row) return 0;
+  row->cookie = 0;  // of an earlier attempt
+  socket->flags &= ~MISHAP_SOCKET_RELAYED;
+  if (context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
+  RelayControl *control = relay_for(context);
+  if (!control) return 0;
+  if (sk->bound_dev_if) {
+    __sync_fetch_and_add(&control->skipped, 1);
+    return 0;
+  }
+  __builtin_memcpy(row->peer, peer, sizeof(row->peer));
+  __builtin_memset(row->local, 0, sizeof(row->local));
+  row->peer_port = __builtin_bswap16(context->user_port);
+  row->local_port = 0;
+  row->scope_id = scope_id;
+  name_current(&row->process, &row->pid, &row->tid);
+  row->cookie = tag->cookie;
+  __builtin_memcpy(socket->peer, peer, sizeof(socket->peer));
+  socket->peer_port = row->peer_port;
+  socket->flags |= MISHAP_SOCKET_RELAYED;
+  return control->port;
+}
+
+#define LOOPBACK __builtin_bswap32(0x7f000001)
+#define MAPPED __builtin_bswap32(0x0000ffff)
+
+// Any address stands for this host, as in tcp_v4_connect(); to a group or to all there is no connection.
+static __always_inline u32 this_host(u32 address) { return address ? address : LOOPBACK; }
+static __always_inline bool is_group(u32 address) { return (address & __builtin_bswap32(0xf0000000)) == __builtin_bswap32(0xe0000000) || address == 0xffffffff; }
+
+SEC("cgroup/connect4")
+int mishap_connect4(struct bpf_sock_addr *context) {
+  const u32 address = context->user_ip4;
+  if (context->type != SOCK_STREAM || is_group(address)) return 1;
+  const u32 peer[4] = {0, 0, MAPPED, this_host(address)};
+  const u16 port = hand_over(context, peer, 0);
+  if (!port) return 1;
+  context->user_ip4 = LOOPBACK;
+  context->user_port = __builtin_bswap16(port);
+  return 1;
+}
+
+SEC("cgroup/connect6")
+int mishap_connect6(struct bpf_sock_addr *context) {
+  u32 peer[4] = {context->user_ip6[0], context->user_ip6[1], context->user_ip6[2], context->user_ip6[3]};
+  const bool mapped = !peer[0] && !peer[1] && peer[2] == MAPPED;
+  if (context->type != SOCK_STREAM || (peer[0] & __builtin_bswap32(0xff000000)) == __builtin_bswap32(0xff000000) || (mapped && is_group(peer[3]))) return 1;
+  if (mapped) peer[3] = this_host(peer[3]);
+  if (!peer[0] && !peer[1] && !peer[2] && !peer[3]) peer[3] = __builtin_bswap32(1);
+  const u16 port = hand_over(context, peer, 0);
+  if (!port) return 1;
+  context->user_ip6[0] = context->user_ip6[1] = 0;
+  context->user_ip6[2] = mapped ? MAPPED : 0;
+  context->user_ip6[3] = mapped ? LOOPBACK : __builtin_bswap32(1);
+  context->user_port = __builtin_bswap16(port);
+  return 1;
+}
+
+// Before the SYN: the program's end has its port, and its sequence begins with the SYN's.
+SEC("sockops")
+int mishap_connecting(struct bpf_sock_ops *context) {
+  struct bpf_sock *sk = context->op == BPF_SOCK_OPS_TCP_CONNECT_CB ? context->sk : NULL;
+  RelayRow *row = relayed(sk);
+  if (!row) return 1;
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  KernelSocket *socket = tag ? row_of(tag) : NULL;
+  struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+  if (!socket || !tcp) return 1;
+  RelayConnect *connect = bpf_ringbuf_reserve(&mishap_connects, sizeof(*connect), 0);
+  if (!connect) {
+    lose(LOST_EVENTS, 1);  // nobody completes it: the kernel gives up in time, as with a network that is gone
+    return 1;
+  }
+  __builtin_memset(connect, 0, sizeof(*connect));
+  connect->cookie = row->cookie;
+  connect->process = row->process;
+  connect->pid = row->pid;
+  connect->tid = row->tid;
+  connect->row = tag->row;
+  connect->isn = tcp->write_seq;
+  connect->family = context->family;
+  u32 source[4] = {0, 0, MAPPED, context->local_ip4};
+  if (context->family == AF_INET6 && !(row->peer[10] == 0xff && row->peer[11] == 0xff && !row->peer[0])) {
+    source[0] = context->local_ip6[0];
+    source[1] = context->local_ip6[1];
+    source[2] = context->local_ip6[2];
+    source[3] = context->local_ip6[3];
+  }
+  __builtin_memcpy(connect->source, source, sizeof(connect->source));
+  __builtin_memcpy(connect->peer, row->peer, sizeof(connect->peer));
+  connect->source_port = context->local_port;
+  connect->peer_port = row->peer_port;
+  __builtin_memcpy(connect->program, socket->program, sizeof(connect->program));
+  bpf_ringbuf_submit(connect, 0);
+  return 1;
+}
+
+static __always_inline int show(struct bpf_sock_addr *context, const u8 address[16], u16 port, bool six) {
+  u32 words[4];
+  __builtin_memcpy(words, address, sizeof(words));
+  if (six) {
+    context->user_ip6[0] = words[0];
+    context->user_ip6[1] = words[1];
+    context->user_ip6[2] = words[2];
+    context->user_ip6[3] = words[3];
+  } else {
+    context->user_ip4 = words[3];
+  }
+  context->user_port = __builtin_bswap16(port);
+  return 1;
+}
+static __always_inline int show_peer(struct bpf_sock_addr *context, bool six) {
+  const RelayRow *row = relayed(context->sk);
+  return row ? show(context, row->peer, row->peer_port, six) : 1;
+}
+static __always_inline int show_local(struct bpf_sock_addr *context, bool six) {
+  const RelayRow *row = relayed(context->sk);
+  return row && row->local_port ? show(context, row->local, row->local_port, six) : 1;
+}
+SEC("cgroup/getpeername4")
+int mishap_peer4(struct bpf_sock_addr *context) { return show_peer(context, false); }
+SEC("cgroup/getpeername6")
+int mishap_peer6(struct bpf_sock_addr *context) { return show_peer(context, true); }
+SEC("cgroup/getsockname4")
+int mishap_local4(struct bpf_sock_addr *context) { return show_local(context, false); }
+SEC("cgroup/getsockname6")
+int mishap_local6(struct bpf_sock_addr *context) { return show_local(context, true); }

@@ -1,0 +1,58 @@
+// What the kernel's redirection (bpf/redirect.bpf.c) and the relay (native/relay) share: one RelayControl, one RelayRow for
+// each KernelSocket, both in BPF arrays that the relay maps, and what the kernel tells the relay of each connect, through a
+// ring buffer of its own. C and C++ like kernel.h.
+//
+//   program: connect(10.0.0.1:80) ─▶ cgroup/connect: the row remembers 10.0.0.1:80; the SYN goes to the relay's port instead,
+//                                    where a listener with no room drops it in silence
+//                                 ─▶ sock_ops, before that SYN: RelayConnect, with the port that the program's end has now
+//   relay:   decides, connects onward, and only then completes the program's pending connect, by TCP simultaneous open
+//   program: getpeername(), getsockname() ─▶ cgroup hooks: what the row says
+#pragma once
+
+#define MISHAP_RELAY_PATIENCE_NS 500000000  // no beat for so long: the relay is not there, and connections go direct
+
+#define MISHAP_RELAY_CONTROL_FIELDS(FIELD, ARRAY)                                            \
+  FIELD(u64, beat_ns, "CLOCK_MONOTONIC: when the relay was last there; 0 it is not yet")     \
+  FIELD(u64, netns, "cookie of the network namespace that its listeners are in")             \
+  FIELD(u64, skipped, "connects that were left alone because their socket is bound to a device") \
+  FIELD(u16, port, "of its listeners, on 127.0.0.1 and ::1; host byte order")                \
+  ARRAY(u8, reserved, 38, "zero")
+
+#define MISHAP_RELAY_ROW_FIELDS(FIELD, ARRAY)                                                \
+  FIELD(u64, cookie, "of the program's socket; another than the KernelSocket's: nothing of it holds") \
+  ARRAY(u8, peer, 16, "whom the program connected to; IPv6 or mapped IPv4")                  \
+  ARRAY(u8, local, 16, "the relay's own end towards it; all zero: not connected yet")        \
+  FIELD(u16, peer_port, "host byte order")                                                   \
+  FIELD(u16, local_port, "host byte order")                                                  \
+  FIELD(u32, scope_id, "of a link-local peer")                                               \
+  FIELD(u64, process, "of the thread that connected: pid << 32 | low half of its start time") \
+  FIELD(i32, pid, "its process")                                                             \
+  FIELD(i32, tid, "that thread")
+
+#define MISHAP_RELAY_CONNECT_FIELDS(FIELD, ARRAY)                                            \
+  FIELD(u64, cookie, "of the program's socket")                                              \
+  FIELD(u64, process, "of the thread that connects: pid << 32 | low half of its start time") \
+  FIELD(i32, pid, "its process")                                                             \
+  FIELD(i32, tid, "that thread")                                                             \
+  FIELD(u32, row, "of the socket, in the arrays of KernelSocket and RelayRow")               \
+  FIELD(u32, isn, "sequence number of the SYN: what a RST has to acknowledge, less 1")       \
+  ARRAY(u8, source, 16, "the program's end; IPv6 or mapped IPv4")                            \
+  ARRAY(u8, peer, 16, "whom it connects to")                                                 \
+  FIELD(u16, source_port, "host byte order")                                                 \
+  FIELD(u16, peer_port, "host byte order")                                                   \
+  FIELD(u8, family, "of the socket: AF_INET or AF_INET6")                                    \
+  ARRAY(u8, reserved, 3, "zero")                                                             \
+  ARRAY(char, program, 16, "name of the thread, as in /proc/PID/comm")                       \
+  ARRAY(u64, spare, 3, "zero")
+
+#ifdef __cplusplus
+#include "fields.h"
+
+namespace mishap {
+
+MISHAP_STRUCT(RelayControl, 64, "The relay as the kernel's redirection sees it.", MISHAP_RELAY_CONTROL_FIELDS)
+MISHAP_STRUCT(RelayRow, 64, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
+MISHAP_STRUCT(RelayConnect, 112, "A connect that was handed to the relay.", MISHAP_RELAY_CONNECT_FIELDS)
+
+}  // namespace mishap
+#endif

@@ -1,0 +1,133 @@
+// Starting the relay; see relay.h.
+#include "relay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace mishap::loader {
+namespace {
+
+constexpr int kBeginsWithinMs = 5000;
+constexpr int kEndsWithinMs = 2000;
+constexpr int kFirstKept = 3;  // native/relay/main.cpp has the order
+
+// The program beside ours, opened while everything may be opened.
+int open_program() {
+  char path[4096];
+  const ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (n <= 0) return -1;
+  const std::string folder(path, static_cast<size_t>(n));
+  return open((folder.substr(0, folder.rfind('/') + 1) + "mishap-relay").c_str(), O_PATH | O_CLOEXEC);
+}
+
+// From here on the process is that user's, with the one right: it survives the change of users and the program's start.
+bool become(i32 uid, i32 gid) {
+  prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+  const gid_t group = static_cast<gid_t>(gid);
+  if (setgroups(0, nullptr) != 0 || setresgid(group, group, group) != 0) return false;
+  const uid_t user = static_cast<uid_t>(uid);
+  if (setresuid(user, user, user) != 0) return false;
+  for (int capability = 0; capability <= CAP_LAST_CAP; capability++)
+    if (capability != CAP_NET_RAW) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct kept[2] = {};
+  kept[0].effective = kept[0].permitted = kept[0].inheritable = 1u << CAP_NET_RAW;
+  if (syscall(SYS_capset, &header, kept) != 0) return false;
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW, 0, 0) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+}
+
+[[noreturn]] void wait_and_run(int program, const std::string& segment) {
+  char go;
+  if (read(STDIN_FILENO, &go, 1) != 1) _exit(0);  // the loader is gone, or wants none
+  char name[] = "mishap-relay";
+  std::string path = segment;
+  char* arguments[] = {name, path.data(), nullptr};
+  char* environment[] = {nullptr};
+  syscall(SYS_execveat, program, "", arguments, environment, AT_EMPTY_PATH);
+  _exit(127);
+}
+
+}  // namespace
+
+int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid) {
+  int in[2], out[2];
+  void* control = mmap(nullptr, sizeof(RelayControl), PROT_READ | PROT_WRITE, MAP_SHARED, kernel.control_fd(), 0);
+  if (control == MAP_FAILED) return errno;
+  control_ = static_cast<RelayControl*>(control);
+  const int program = open_program();
+  if (program < 0) return errno;
+  if (pipe2(in, O_CLOEXEC) != 0) return errno;
+  if (pipe2(out, O_CLOEXEC) != 0) return errno;
+  pid_ = fork();
+  if (pid_ == 0) {
+    setsid();
+    for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) signal(number, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
+    // First out of the way of the numbers that they are to have.
+    const int wanted[] = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd(), program};
+    int moved[7];
+    for (int i = 0; i < 7; i++) moved[i] = fcntl(wanted[i], F_DUPFD, 64);
+    dup2(moved[0], STDIN_FILENO);
+    dup2(moved[1], STDOUT_FILENO);
+    for (int i = 2; i < 7; i++) dup2(moved[i], kFirstKept + i - 2);
+    const int kept = kFirstKept + 4;
+    fcntl(kept, F_SETFD, FD_CLOEXEC);
+    syscall(SYS_close_range, static_cast<unsigned>(kept + 1), ~0u, 0u);
+    if (!become(uid, gid)) _exit(126);
+    wait_and_run(kept, segment);
+  }
+  close(program);
+  close(in[0]);
+  close(out[1]);
+  to_ = in[1];
+  from_ = out[0];
+  return pid_ < 0 ? errno : 0;
+}
+
+std::string RelayProcess::begin() {
+  if (to_ < 0) return "there is none";
+  if (write(to_, "g", 1) != 1) return strerror(errno);
+  std::string said;
+  pollfd wait = {from_, POLLIN, 0};
+  while (said.find('\n') == std::string::npos) {
+    char text[256];
+    if (poll(&wait, 1, kBeginsWithinMs) <= 0) return "it did not begin";
+    const ssize_t n = read(from_, text, sizeof(text));
+    if (n <= 0) return said.empty() ? "it ended at once" : said;
+    said.append(text, static_cast<size_t>(n));
+  }
+  said.resize(said.find('\n'));
+  return said == "ready" ? "" : said;
+}
+
+void RelayProcess::lose() {
+  lost_ = true;
+  __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
+}
+
+RelayProcess::~RelayProcess() {
+  if (to_ >= 0) close(to_);
+  if (pid_ > 0) {
+    const int handle = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
+    pollfd gone = {handle, POLLIN, 0};
+    if (handle >= 0) poll(&gone, 1, kEndsWithinMs);  // one that is stuck dies with us, who may not signal it any more
+    if (handle >= 0) close(handle);
+    waitpid(pid_, nullptr, WNOHANG);
+  }
+  if (from_ >= 0) close(from_);
+  if (control_) munmap(control_, sizeof(RelayControl));
+}
+
+}  // namespace mishap::loader

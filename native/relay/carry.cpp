@@ -1,0 +1,229 @@
+// The bytes of an established connection: what is read from one end is one op of the program's, a send or a receive; the
+// engine cuts it into steps, and each is sent on, put on the line, held back, lost, or the connection's end.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "connection.h"
+
+namespace mishap::relay {
+namespace {
+
+constexpr u64 kLineBytes = 16 << 20;     // what a line holds before its source is read no further
+constexpr u64 kRatedBytes = 16384;       // of a stream under a rate leave together
+constexpr u64 kRoomToRead = 512 * 1024;  // of all lines' memory: what a read may take, cut into single units
+constexpr u64 kSpliceBytes = 1 << 20;
+
+void count_op(FlowDirection* side) { store(&side->ops, load(&side->ops) + 1); }
+
+}  // namespace
+
+// Which policy holds, looked up again whenever something changed.
+void Connection::keep_policy() {
+  const u32 generation = load(&shared_->segment.header->generation);
+  if (!flow_ || generation == generation_) return;
+  generation_ = generation;
+  const engine::Resolution found = engine::resolve(shared_->segment, *flow_, {}, {from_.process, from_.tid});
+  if (found.policy != load(&flow_->policy)) {
+    fold_flow(shared_->segment, flow_);
+    store(&flow_->policy, found.policy);
+  }
+  policy_ = found.policy;
+  wants_ = engine::wants(shared_->segment, flow_);
+  if (wants_.recv_limit_ns) count_fallback(shared_->segment, Fallback::Unsupported);  // no receive can be given up from outside
+}
+
+u64 Connection::foretell_ns(const Way& way, u64 at_ns) const {
+  u64 rate_clock_ns = 0;
+  if (!shared_->in_force || policy_ < 0) return 0;
+  return engine::foretell_ns(shared_->segment, flow_, way.direction, 0, 1, at_ns, &rate_clock_ns);
+}
+
+// Bytes that became more or fewer. Of a flow that is relayed the program's kernel sees all that was called, and no more
+// (contract/flow.h), so this is its policy's account alone.
+void Connection::count_lost(const Way& way, Account reason, u64 bytes) const {
+  Stats* stats = shared_->counted && bytes ? stats_of(shared_->segment, policy_) : nullptr;
+  if (stats) add(&stats->accounts[static_cast<u32>(reason) * kDirections + static_cast<u32>(way.direction)], bytes);
+}
+
+// Where there is no room at the other end, nor on the line, the source waits as it would for a peer that does not read.
+bool Connection::may_read(const Way& way) const {
+  if (!way.from->readable || way.finished) return false;
+  if (phase_ == Phase::Swallowing) return true;
+  if (phase_ != Phase::Carrying || way.piped || way.line.bytes() > kLineBytes) return false;
+  if (!way.to->writable && !way.line.empty()) return false;
+  return shared_->budget.used_bytes + kRoomToRead < shared_->budget.limit_bytes;
+}
+
+bool Connection::read(u8* buffer) {
+  for (Way* way : {&up_, &down_})
+    if (may_read(*way) && !take_in(way, buffer)) way->from->readable = false;
+  return hungry();
+}
+
+// One read. False: there is nothing more for now.
+bool Connection::take_in(Way* way, u8* buffer) {
+  keep_policy();
+  End* from = way->from;
+  const bool calm = (policy_ < 0 || !wants_.anything || !shared_->in_force) && way->line.empty() && way->held.empty() && phase_ == Phase::Carrying;
+  const bool spliced = calm && way->bulk && (way->pipe[0] >= 0 || pipe2(way->pipe, O_NONBLOCK | O_CLOEXEC) == 0);
+  const ssize_t n = spliced ? splice_in(way) : recv(from->fd, buffer, kReadBytes, 0);
+  const int error = errno;
+  if (n < 0 && error == EINTR) return true;
+  way->bulk = n > 0 && (spliced || n == static_cast<ssize_t>(kReadBytes));
+  if (n < 0 && error == EAGAIN) return false;
+  const u64 at_ns = from->readable_ns ? from->readable_ns : now_ns();
+  from->readable_ns = 0;
+  if (phase_ == Phase::Swallowing) {
+    if (n > 0) {
+      if (shared_->counted && way->direction == Direction::Uplink) add(&flow_->up.called, static_cast<u64>(n));
+      count_lost(*way, Account::Cut, static_cast<u64>(n));
+      return true;
+    }
+    if (from == &program_) reset();
+    else way->finished = true;
+    return false;
+  }
+  if (n < 0) {
+    broke(from, at_ns);
+    return false;
+  }
+  if (n == 0) {
+    overtake(way, 0, true);  // nothing can overtake what was held any more
+    way->finished = true;
+    put_end(way, link::ParcelKind::Shutdown, at_ns, at_ns + foretell_ns(*way, at_ns));
+    return false;
+  }
+  const u64 bytes = static_cast<u64>(n);
+  if (shared_->counted && flow_ && way->direction == Direction::Uplink) add(&flow_->up.called, bytes);
+  if (calm && shared_->counted && flow_) count_op(side_of(flow_, way->direction));
+  if (spliced) flush_pipe(way);
+  else if (calm) put(way, buffer, bytes, at_ns, {});
+  else carry(way, buffer, bytes, at_ns);
+  return spliced || n == static_cast<ssize_t>(kReadBytes) || from->closing;
+}
+
+// Bytes that nothing can touch go from socket to socket without being looked at.
+ssize_t Connection::splice_in(Way* way) {
+  const ssize_t n = splice(way->from->fd, nullptr, way->pipe[1], nullptr, kSpliceBytes, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
+  if (n > 0) way->piped += static_cast<u64>(n);
+  return n;
+}
+
+// One op. `bytes` has room for what a mutation adds.
+void Connection::carry(Way* way, u8* bytes, u64 size, u64 at_ns) {
+  engine::Call call;
+  const engine::Begun begun = policy_ < 0 || !shared_->in_force ? engine::Begun::NoRow
+                                                                 : engine::begin(&call, shared_->segment, flow_, way->kind, way->direction, at_ns);
+  if (begun != engine::Begun::Ready) {
+    if (begun == engine::Begun::Gated) engine::count_gated(shared_->segment, flow_, way->direction, size);
+    overtake(way, 1, false);
+    return put(way, bytes, size, at_ns, {});
+  }
+  const engine::Mutation mutation = engine::plan_mutation(call, size);
+  u64 total = size;
+  if (mutation.type != MutationType::None) {
+    total = engine::mutate(mutation, bytes, size, size + engine::kMaxGrowth);
+    if (!mutation.dry_run) engine::applied(call, Fault::PayloadMutation, 1);
+    engine::commit_mutation(&call, mutation);
+    count_lost(*way, total > size ? Account::Injected : Account::Cut, total > size ? total - size : size - total);
+  }
+  if (total == 0) engine::commit(&call, {}, 0);
+  for (u64 done = 0; done < total && phase_ == Phase::Carrying && !way->finished;) {
+    const u64 left = total - done;
+    engine::Step step = engine::next_step(&call, wants_.rated && left > kRatedBytes ? kRatedBytes : left, !way->held.empty());
+    if (!decide(way, &call, &step, bytes + done)) count_lost(*way, Account::Cut, left);
+    done += step.bytes;
+  }
+  engine::finish(&call);
+}
+
+// Carries a step out. False: with it the conversation ends.
+bool Connection::decide(Way* way, engine::Call* call, engine::Step* step, const u8* bytes) {
+  const engine::Decision& d = step->decision;
+  if (d.outcome == Verdict::Continue || (d.outcome == Verdict::Drop && way->direction == Direction::Downlink)) engine::book_rate(call, step);
+  if (d.outcome == Verdict::Continue) {
+    if (!d.hold || !hold_back(way, bytes, step->bytes, d)) {
+      put(way, bytes, step->bytes, call->now_ns, d);
+      if (d.copies) {
+        engine::applied(*call, Fault::PacketDuplicate, d.copies);
+        count_lost(*way, Account::Duplicated, d.copies * step->bytes);
+      }
+      overtake(way, 1 + d.copies, false);
+    }
+    engine::commit(call, *step, step->bytes);
+    return true;
+  }
+  if (d.outcome == Verdict::Drop) {
+    if (!d.continued) engine::applied(*call, d.fault, 1);
+    count_lost(*way, Account::Dropped, step->bytes);
+    engine::commit(call, *step, step->bytes);
+    return true;
+  }
+  engine::commit(call, *step, 0);
+  if (d.outcome == Verdict::Timeout) {
+    fall_silent(way->direction, d);
+    return false;
+  }
+  engine::applied(*call, d.fault, 1);
+  if (d.fault == Fault::HalfOpen) {
+    phase_ = Phase::Swallowing;
+  } else if (way->direction == Direction::Uplink) {  // the program's own call fails, and takes what is under way with it
+    reset();
+  } else {
+    way->finished = true;
+    put_end(way, link::ParcelKind::Close, call->now_ns, call->now_ns);
+  }
+  return false;
+}
+
+void Connection::fall_silent(Direction direction, const engine::Decision& d) {
+  phase_ = Phase::Silent;
+  since_ns_ = now_ns();
+  silence_ns_ = d.timeout_ns;
+  silent_direction_ = direction;
+  silent_fault_ = d.fault;
+  due_ns_ = since_ns_ + d.timeout_ns;
+}
+
+// ---- units that others overtake ---------------------------------------------------------------------------------------
+
+// False: as many are held as may be.
+bool Connection::hold_back(Way* way, const u8* bytes, u64 size, const engine::Decision& d) {
+  u32 waiting = 0;
+  for (const Held& held : way->held) waiting += held.window != 0;
+  if (waiting >= d.hold_window) return false;
+  const u64 now = now_ns();
+  const u64 delay_ns = d.delay_ns() > 0 ? static_cast<u64>(d.delay_ns()) : 0;
+  way->held.push_back({{bytes, bytes + size}, now, d.hold_ns ? now + d.hold_ns : 0, delay_ns, d.hold_window, 0, d.copies});
+  return true;
+}
+
+// `passed` units went by: held ones whose window is used up, or whose time has come, follow.
+void Connection::overtake(Way* way, u32 passed, bool all) {
+  if (way->held.empty()) return;
+  for (Held& held : way->held) {
+    held.overtaken += passed;
+    held.window = held.window > passed ? held.window - passed : 0;
+  }
+  const u64 now = now_ns();
+  for (size_t i = 0; i < way->held.size() && phase_ != Phase::Over;) {
+    if (!all && way->held[i].window && !(way->held[i].due_ns && way->held[i].due_ns <= now)) {
+      i++;
+      continue;
+    }
+    const Held held = std::move(way->held[i]);
+    way->held.erase(way->held.begin() + static_cast<long>(i));
+    engine::Decision d;  // its way is as long as that of the units that overtook it
+    d.part_ns[static_cast<u32>(engine::Part::Latency)] = static_cast<i64>(held.delay_ns);
+    d.copies = held.copies;
+    put(way, held.bytes.data(), held.bytes.size(), now, d);
+    if (held.copies) count_applied(shared_->segment, policy_, Fault::PacketDuplicate, way->direction, held.copies);
+    count_lost(*way, Account::Duplicated, held.copies * held.bytes.size());
+    // Where nothing overtook it, it was late, not reordered.
+    if (held.overtaken) record_time(shared_->segment, policy_, Fault::PacketReorder, way->direction, now - held.since_ns, 0);
+  }
+}
+
+}  // namespace mishap::relay

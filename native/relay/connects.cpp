@@ -1,0 +1,239 @@
+// What a program's connect comes to: the SYN's way, the real attempt, the answer's way, and what may end it instead. The
+// program's kernel waits meanwhile, its SYNs dropped; it gets an answer when there is one. Where there is none (loss, a
+// timeout), it gives up by itself.
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "connection.h"
+#include "listeners.h"
+
+namespace mishap::relay {
+namespace {
+
+constexpr u64 kSynRetries = 6;
+
+u64 read_sysctl(const char* path, u64 otherwise) {
+  u64 value;
+  return std::ifstream(path) >> value ? value : otherwise;
+}
+
+// An address as the contract has it, for connect(2). Its length.
+socklen_t address_of(const u8 address[16], u16 port, u32 scope_id, sockaddr_storage* out) {
+  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  *out = {};
+  if (memcmp(address, mapped, sizeof(mapped)) == 0) {
+    auto* in = reinterpret_cast<sockaddr_in*>(out);
+    in->sin_family = AF_INET;
+    in->sin_port = htons(port);
+    memcpy(&in->sin_addr, address + 12, 4);
+    return sizeof(*in);
+  }
+  auto* in6 = reinterpret_cast<sockaddr_in6*>(out);
+  in6->sin6_family = AF_INET6;
+  in6->sin6_port = htons(port);
+  in6->sin6_scope_id = scope_id;
+  memcpy(&in6->sin6_addr, address, 16);
+  return sizeof(*in6);
+}
+
+// Whether there is no way to an address, which a connect meets before any packet leaves.
+bool no_way_to(const sockaddr_storage& to, socklen_t length) {
+  const int probe = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);  // to connect it sends nothing
+  if (probe < 0) return false;
+  const bool fails = connect(probe, reinterpret_cast<const sockaddr*>(&to), length) != 0 && errno != EACCES;  // a broadcast's
+  close(probe);
+  return fails;
+}
+
+int error_of(int fd) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
+}
+
+int errno_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::Refused: return ECONNREFUSED;
+    case ErrorKind::Unreachable: return EHOSTUNREACH;
+    default: return ECONNRESET;
+  }
+}
+
+// How long the kernel sends SYNs before it gives up: 1 s each for some, then twice as long each time.
+u64 syn_patience_ns(u64 retries, u64 linear) {
+  u64 total = 0, each = kSecond;
+  for (u64 i = 0; i <= retries && i < 64; i++) {
+    total += each;
+    if (i >= linear) each *= 2;
+  }
+  return total;
+}
+
+}  // namespace
+
+void Connection::begin(Naming* thread) {
+  since_ns_ = due_ns_ = now_ns();
+  flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, thread, since_ns_);
+  keep_policy();
+  sockaddr_storage to;
+  const socklen_t length = address_of(from_.peer, from_.peer_port, 0, &to);
+  engine::Call call;
+  const bool decides = policy_ >= 0 && shared_->in_force && !no_way_to(to, length) &&
+                       engine::begin(&call, shared_->segment, flow_, OpKind::Connect, Direction::Uplink, since_ns_) == engine::Begun::Ready;
+  if (!decides) return attempt();
+  call.syn_retries = kSynRetries;
+  engine::Step step = engine::next_step(&call, 1);
+  if (step.decision.part_ns[static_cast<u32>(engine::Part::Loss)] || step.decision.outcome != Verdict::Continue) {
+    call.syn_retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", kSynRetries);
+    call.syn_linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
+    step = engine::next_step(&call, 1);
+  }
+  way_ = step.decision;
+  engine::commit(&call, step, 1);
+  engine::finish(&call);
+
+  const u64 both_ways = static_cast<u64>(way_.delay_ns()) + way_.answer_ns;
+  u64 lasts_ns = static_cast<u64>(way_.delay_ns());
+  if (way_.outcome == Verdict::Error) {
+    error_ = errno_of(way_.error);
+    lasts_ns = both_ways;
+  } else if (way_.outcome != Verdict::Continue) {
+    error_ = ETIMEDOUT;
+    lasts_ns = way_.outcome == Verdict::Timeout ? way_.timeout_ns : syn_patience_ns(call.syn_retries, call.syn_linear);
+  }
+  if (way_.limit_ns && (error_ ? lasts_ns > way_.limit_ns : both_ways >= way_.limit_ns)) {  // the program's patience ends first
+    error_ = ETIMEDOUT;
+    way_.fault = Fault::ConnectTimeout;
+    lasts_ns = way_.limit_ns;
+  }
+  silence_ns_ = lasts_ns;
+  due_ns_ = since_ns_ + lasts_ns;
+  if (lasts_ns == 0) end_leaving(since_ns_);
+}
+
+// The SYN has arrived where the attempt begins, or what was decided instead is due.
+void Connection::end_leaving(u64 now) {
+  const u64 took_ns = now - since_ns_, way_ns = static_cast<u64>(way_.delay_ns());
+  const engine::Call call = evidence(Direction::Uplink);
+  if (!error_) {
+    if (way_ns) engine::delivered(call, way_, took_ns);
+    return attempt();
+  }
+  if (error_ == ETIMEDOUT) {
+    if (way_.fault == Fault::ConnectTimeout || way_.outcome != Verdict::Drop) return leave_unanswered();
+    engine::applied_wait(call, way_.fault, took_ns, silence_ns_);  // SYNs that were lost: the program's kernel gives up just now
+    return close_all(false);
+  }
+  if (silence_ns_ && way_ns) engine::delivered(call, way_, took_ns * way_ns / silence_ns_);
+  if (silence_ns_ && way_.answer_ns) record_time(shared_->segment, policy_, Fault::Latency, Direction::Downlink, took_ns * way_.answer_ns / silence_ns_, way_.answer_ns);
+  engine::applied(call, way_.fault, 1);
+  if (error_ == ECONNRESET) complete();
+  else fail(error_);
+}
+
+// A connect whose time is up. No packet says so: the program waits until its kernel gives up.
+void Connection::leave_unanswered() {
+  count_fallback(shared_->segment, Fallback::Unsupported);
+  close_all(false);
+}
+
+void Connection::attempt() {
+  sockaddr_storage to;
+  const bool row = from_.row < MISHAP_KERNEL_SOCKETS && load(&shared_->rows[from_.row].cookie) == from_.cookie;
+  const socklen_t length = address_of(from_.peer, from_.peer_port, row ? load(&shared_->rows[from_.row].scope_id) : 0, &to);
+  phase_ = Phase::Connecting;
+  attempt_ns_ = now_ns();
+  due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns - way_.answer_ns : kNever;
+  onward_.fd = make_socket(to.ss_family);
+  if (onward_.fd < 0) return answered(errno);
+  const bool begun = connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
+  if (!begun || !watch(onward_, Onward)) answered(errno);
+}
+
+// Whether the attempt succeeded is known here; the program learns it when the answer's way is over.
+void Connection::answered(int error) {
+  error_ = error;
+  answered_ns_ = now_ns();
+  if (!error && flow_) store(&flow_->rtt_ns, answered_ns_ - attempt_ns_);
+  phase_ = Phase::Answering;
+  due_ns_ = answered_ns_ + way_.answer_ns;
+  if (way_.answer_ns == 0) advance(answered_ns_);
+}
+
+// Where getsockname() of the program looks (bpf/redirect.bpf.c), before its connect is completed. The port is there first,
+// because the address says that both are.
+void Connection::publish_local() const {
+  if (from_.row >= MISHAP_KERNEL_SOCKETS) return;
+  RelayRow* row = &shared_->rows[from_.row];
+  sockaddr_storage local = {};
+  socklen_t length = sizeof(local);
+  if (load(&row->cookie) != from_.cookie || getsockname(onward_.fd, reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
+  u64 words[2] = {};
+  u8* bytes = reinterpret_cast<u8*>(words);
+  if (local.ss_family == AF_INET) {
+    bytes[10] = bytes[11] = 0xff;
+    memcpy(bytes + 12, &reinterpret_cast<sockaddr_in*>(&local)->sin_addr, 4);
+  } else {
+    memcpy(bytes, &reinterpret_cast<sockaddr_in6*>(&local)->sin6_addr, 16);
+  }
+  store(&row->local_port, ntohs(reinterpret_cast<sockaddr_in*>(&local)->sin_port));
+  store(reinterpret_cast<u64*>(row->local), words[0]);
+  store_release(reinterpret_cast<u64*>(row->local) + 1, words[1]);
+}
+
+// Both ends connect to one another: the program's SYN waits for ours (RFC 9293, simultaneous open).
+void Connection::complete() {
+  const int family = over_ipv4(from_) ? AF_INET : AF_INET6;
+  sockaddr_storage own = {}, to;
+  socklen_t own_length;
+  fill_loopback(family, shared_->port, &own, &own_length);
+  const socklen_t length = address_of(from_.source, from_.source_port, 0, &to);
+  if (onward_.fd >= 0) publish_local();
+  phase_ = Phase::Completing;
+  due_ns_ = kNever;
+  program_.fd = make_socket(family);
+  const bool begun = program_.fd >= 0 && to.ss_family == family && bind(program_.fd, reinterpret_cast<sockaddr*>(&own), own_length) == 0 &&
+                     (connect(program_.fd, reinterpret_cast<sockaddr*>(&to), length) == 0 || errno == EINPROGRESS);
+  if (!begun || !watch(program_, Program)) fail(ECONNREFUSED);
+}
+
+void Connection::fail(int error) {
+  switch (error) {
+    case ETIMEDOUT: break;  // as without us: the program's kernel has heard nothing either, and gives up in its own time
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case EADDRNOTAVAIL: shared_->raw.unreachable(from_, shared_->port, error != EHOSTUNREACH); break;
+    default: shared_->raw.refuse(from_, shared_->port);
+  }
+  close_all(false);
+}
+
+void Connection::happened(Side side, u32 events) {
+  End& end = side == Program ? program_ : onward_;
+  const bool ended = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+  if ((events & EPOLLIN) || ended) {
+    if (!end.readable_ns) end.readable_ns = now_ns();
+    end.readable = true;
+    end.closing |= ended;
+  }
+  if ((events & EPOLLOUT) || ended) {
+    if (!end.writable) (side == Program ? down_ : up_).room_ns = now_ns();
+    end.writable = true;
+  }
+  if (phase_ == Phase::Connecting && side == Onward && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
+    answered(error_of(onward_.fd));
+  } else if (phase_ == Phase::Completing && side == Program && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
+    if (error_of(program_.fd) != 0 || error_ == ECONNRESET) return reset();  // the program is gone, or is to find its connection broken
+    phase_ = Phase::Carrying;
+  }
+}
+
+}  // namespace mishap::relay

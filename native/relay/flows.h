@@ -1,0 +1,44 @@
+// Which flow a redirected connect is: the thread it comes from by its number, its identity, and its owner, entered in the
+// segment as the interceptor does for the sockets of its own process (interceptor/sockets.cpp).
+#pragma once
+
+#include <map>
+#include <utility>
+
+#include "contract/kernel.h"
+#include "contract/relay.h"
+#include "engine/engine.h"
+#include "engine/identity.h"
+
+namespace mishap::relay {
+
+// What numbers a thread: its path, and how many flows of each kind it made.
+struct Naming {
+  char path[40];
+  u16 flows[engine::kFlowKinds];
+};
+
+// The threads that connected so far. A process that carries the interceptor, or was started by one that does, has its path in
+// the segment; others, and threads beside the first, are numbered in the order in which they first connect.
+class Threads {
+ public:
+  // Valid until the next call.
+  Naming* of(const Segment& segment, const RelayConnect& connect);
+
+ private:
+  struct Known {
+    char path[40];
+    u32 threads;  // seen so far
+  };
+  Known* process_of(const Segment& segment, const RelayConnect& connect);
+  void make_room();
+
+  std::map<u64, Known> processes_;
+  std::map<std::pair<u64, i32>, Naming> threads_;
+  u32 numbered_ = 0;
+};
+
+// Opens the flow of a connect, publishes its owner and enters it in the journal; nullptr: there is no room for it.
+Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Naming* thread, u64 now_ns);
+
+}  // namespace mishap::relay

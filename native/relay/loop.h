@@ -1,0 +1,61 @@
+// The loop that drives all connections: takes them in as the kernel hands them over, wakes when something is due or ready, and
+// beats. One loop does everything and waits for nobody: what beats is what carries.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "connection.h"
+#include "listeners.h"
+
+struct ring_buffer;  // libbpf's
+
+namespace mishap::relay {
+
+class Relay {
+ public:
+  explicit Relay(const Segment& segment) { shared_.segment = segment; }
+  ~Relay();
+  // What takes a right: before rights are dropped.
+  void open_raw() { shared_.raw.open(); }
+  // Why it cannot work; nullptr: it listens.
+  const char* open();
+  void run();
+
+ private:
+  static constexpr u64 kFirstId = 4;  // of connections; below it an event's data is one of these
+  enum Event : u64 { kInput, kTimer, kConnects };
+
+  const char* map_shared();
+  const char* open_connects();
+  bool watch(int fd, u32 events, u64 data) const;
+  void beat();
+  u64 deliver();
+  void wait(u64 next_ns);
+  void read();
+  void take_connects();
+  void take(const void* data, size_t size);
+  void settle(Connection* connection);
+  void finish();
+  bool settled();
+
+  Shared shared_;
+  Listeners listeners_;
+  Threads threads_;
+  RelayControl* control_ = nullptr;
+  ring_buffer* ring_ = nullptr;  // nullptr: connects come as messages of a socket, from a test
+  int timer_ = -1;
+  std::unordered_map<u64, std::unique_ptr<Connection>> connections_;
+  std::unordered_map<u64, u64> by_cookie_;                // the id of each socket's newest
+  std::set<std::pair<u64, u64>> agenda_;                   // when, and the id of the connection that has something to do then
+  std::vector<u64> hungry_;                                // ids of those that can be read from
+  const std::unique_ptr<u8[]> buffer_{new u8[kReadBytes + engine::kMaxGrowth]};
+  u64 next_id_ = kFirstId;
+  u64 armed_ns_ = 0, beat_ns_ = 0;
+  u64 finishing_ns_ = 0, progress_ns_ = 0;  // since when it ends, 0 not yet; when something was last carried
+};
+
+}  // namespace mishap::relay

@@ -1,0 +1,263 @@
+/**
+ * `mishap run --kernel --executor relay`: connections of programs that carry no interceptor, as those programs see them, and
+ * what evidence says of them.
+ */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer, type Server } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { evidenceOf, freshProject, scratchFolder, segmentFiles, startMishap, until } from "./cli-harness.js";
+import {
+  build,
+  cannotBuild,
+  kernelWorks,
+  movedBy,
+  needsKernel,
+  type Program,
+  processesNamed,
+} from "./support/kernel.js";
+
+const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
+const RELAY = ["--kernel", "--executor", "relay"];
+const folder = scratchFolder();
+
+let server: Server;
+let port = 0;
+/** Echoes, and of every connection remembers nothing. */
+beforeAll(async () => {
+  server = createServer({ allowHalfOpen: true }, (socket) => socket.on("error", () => {}).pipe(socket));
+  await new Promise<void>((resolve) => server.listen(0, "::", resolve));
+  const address = server.address();
+  if (address !== null && typeof address !== "string") port = address.port;
+});
+afterAll(() => {
+  server.close();
+});
+beforeEach(needsKernel);
+
+interface Told {
+  readonly took: number;
+  readonly connect: string;
+  readonly peer?: [string, number];
+  readonly local?: string;
+  readonly exchanges: readonly (readonly [number, string])[];
+}
+
+const toldBy = (stdout: string): Told[] =>
+  stdout
+    .trim()
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+
+/** A client under the relay: its connections, each with so many exchanges. */
+async function client(
+  flags: readonly string[],
+  { host = "127.0.0.1", to = port, connections = 1, exchanges = 3, more = [] as string[] } = {},
+) {
+  const command = ["python3", CLIENT, host, ...[to, connections, exchanges].map(String), ...more];
+  const end = await evidenceOf(folder, [...RELAY, ...flags], command);
+  return { ...end, told: toldBy(end.stdout) };
+}
+
+const texts = (told: readonly Told[]): string[] => told.flatMap(({ exchanges }) => exchanges.map(([, text]) => text));
+
+describe.each(["127.0.0.1", "::1", "::ffff:127.0.0.1"])("towards %s", (host) => {
+  it("a program sees its true peer and address, and each way's delay", async () => {
+    const { told, evidence } = await client(["--latency", "20ms"], { host });
+    const [{ connect, took, peer, local, exchanges } = { connect: "", took: 0, exchanges: [] }] = told;
+    expect({ connect, peer, local }).toEqual({ connect: "made", peer: [host, port], local: host });
+    for (const each of [took, ...exchanges.map(([ms]) => ms)]) {
+      expect(each).toBeGreaterThanOrEqual(40);
+      expect(each).toBeLessThan(200);
+    }
+    expect(evidence.faults).toMatchObject([{ fault: "latency", applied: 8, executor: "relay" }]);
+    expect(evidence.coverage).toMatchObject([{ state: "relayed", flows: 1, bytes_up: 30, bytes_down: 30 }]);
+    expect([evidence.escaped, evidence.notes]).toEqual([[], []]);
+  });
+
+  it("a port where nobody listens refuses, as without", async () => {
+    const { told } = await client([], { host, to: 1 });
+    expect(told).toMatchObject([{ connect: "ECONNREFUSED" }]);
+    const { told: late } = await client(["--latency", "30ms"], { host, to: 1 });
+    expect(late).toMatchObject([{ connect: "ECONNREFUSED" }]);
+    expect(late[0]?.took).toBeGreaterThanOrEqual(60);
+    expect(late[0]?.took).toBeLessThan(500);
+  });
+
+  it.each([
+    ["refused", "ECONNREFUSED"],
+    ["unreachable", "EHOSTUNREACH"],
+  ])("a connection that is %s has its errno", async (kind, errno) => {
+    const { told, evidence } = await client(["--connection-error", kind], { host, connections: 3 });
+    expect(told.map(({ connect }) => connect)).toEqual([errno, errno, errno]);
+    expect(evidence.faults).toMatchObject([{ applied: 3, of: 3, witnessed: 3 }]);
+  });
+});
+
+describe("faults", () => {
+  it("a reset ends the connection at its first bytes, and the kernel saw it", async () => {
+    const { told, evidence } = await client(["--connection-error", "reset"], { connections: 3, exchanges: 1 });
+    expect(texts(told)).toEqual(["ECONNRESET", "ECONNRESET", "ECONNRESET"]);
+    expect(evidence.faults).toMatchObject([{ applied: 3, witnessed: 3 }]);
+  });
+
+  it("loss is repaired as TCP does, or is for good", async () => {
+    const repaired = await client(["--packet-loss", "20%", "--seed", "3"], { exchanges: 20 });
+    expect(texts(repaired.told)).toEqual(Array.from({ length: 20 }, () => "0123456789"));
+    const [fault] = repaired.evidence.faults;
+    const late = repaired.told.flatMap(({ exchanges }) => exchanges.filter(([ms]) => ms >= 200));
+    expect(fault?.applied).toBeGreaterThan(0);
+    expect(late.length).toBeGreaterThan(0);
+    expect(late.length).toBeLessThanOrEqual(fault?.applied ?? 0);
+    const lost = await client(["--packet-loss", "100%", "--loss-mode", "drop"], { exchanges: 1 });
+    expect(lost.told).toMatchObject([{ connect: "timeout" }]);
+  });
+
+  it("a rate holds", async () => {
+    const program = `
+import socket, time
+s = socket.create_connection(("127.0.0.1", ${port})); start = time.monotonic(); left = 250_000
+import threading
+threading.Thread(target=lambda: s.sendall(b"x" * left)).start()
+while left: left -= len(s.recv(min(left, 65536)))
+print(time.monotonic() - start)
+`;
+    const { stdout } = await evidenceOf(folder, [...RELAY, "--uplink.rate", "4mbps"], ["python3", "-c", program]);
+    expect(Number(stdout)).toBeGreaterThan(0.45);
+    expect(Number(stdout)).toBeLessThan(2);
+  });
+
+  it("what passes is changed", async () => {
+    const truncated = ["type", "truncate", "truncate-size", "4", "target", "downlink_only"];
+    const flags = [0, 2, 4].flatMap((at) => [`--payload-mutation.${truncated[at]}`, String(truncated[at + 1])]);
+    const { told, evidence } = await client(flags);
+    expect(texts(told)).toEqual(["0123", "0123", "0123"]);
+    expect(evidence.coverage).toMatchObject([{ bytes_up: 30, bytes_down: 12 }]);
+  });
+
+  it("a budget ends the connection, and a half-open one hears nothing any more", async () => {
+    const budget = ["--session-budget.max-tx", "15b", "--session-budget.action", "connection_error"];
+    expect(texts((await client(budget, { exchanges: 2 })).told)).toEqual(["0123456789", "ECONNRESET"]);
+    expect(texts((await client(["--half-open", "15b"], { exchanges: 2 })).told)).toEqual(["01234", "timeout"]);
+  });
+
+  it("decides as the interceptor does for the same seed", async () => {
+    const decisions = async (executor: string): Promise<unknown[]> => {
+      const journal = join(folder, `${freshProject()}.jsonl`);
+      const flags = [
+        "--latency",
+        "5ms",
+        "--jitter",
+        "4ms",
+        "--packet-loss",
+        "10%",
+        "--seed",
+        "11",
+        "--journal",
+        journal,
+      ];
+      const command = ["python3", CLIENT, "127.0.0.1", String(port), "2", "25"];
+      await evidenceOf(folder, ["--kernel", "--executor", executor, ...flags], command);
+      const lines = readFileSync(journal, "utf8").trim().split("\n");
+      return lines
+        .map((line) => ({ ...JSON.parse(line), at_ns: 0, at_ms: 0, pid: 0 }))
+        .filter((event) => "verdict" in event);
+    };
+    const [relay, interceptor] = [await decisions("relay"), await decisions("interceptor")];
+    expect(relay.length).toBeGreaterThan(50);
+    expect(relay).toEqual(interceptor);
+  });
+});
+
+describe("programs that a preload cannot enter", () => {
+  it.for<Program>(["static", "go-static", "uring"])("%s", async (program, { skip }) => {
+    const missing = cannotBuild(program);
+    skip(missing !== undefined, missing);
+    const path = await build(folder, program);
+    // The peer gives back what it got.
+    const command = [path, String(port), "3", "20000", "20000", "0"];
+    const { evidence, stdout } = await evidenceOf(folder, [...RELAY, "--latency", "15ms"], command);
+    expect(movedBy(stdout)).toMatchObject([{ flows: 3, up: 60_000, down: 60_000 }]);
+    expect(evidence.coverage).toMatchObject([{ state: "relayed", flows: 3, bytes_up: 60_000, bytes_down: 60_000 }]);
+    expect(evidence.duration_ms).toBeGreaterThanOrEqual(60);
+    expect(evidence.notes).toEqual([]);
+  });
+});
+
+describe("bytes", () => {
+  const program = (bytes: number): string => `
+import hashlib, os, socket, threading
+data = os.urandom(${bytes}); s = socket.create_connection(("127.0.0.1", ${port})); got = hashlib.sha256()
+def send():
+    s.sendall(data); s.shutdown(socket.SHUT_WR)
+threading.Thread(target=send).start()
+while True:
+    part = s.recv(100_000)
+    if not part: break
+    got.update(part)
+print(hashlib.sha256(data).hexdigest(), got.hexdigest())
+`;
+  it.each([
+    ["untouched", 50_000_000, []],
+    ["with latency, jitter and loss", 5_000_000, ["--latency", "5ms", "--jitter", "3ms", "--packet-loss", "1%"]],
+  ] as const)("arrive by their checksum: %s", async (_, bytes, flags) => {
+    const { stdout } = await evidenceOf(folder, [...RELAY, ...flags], ["python3", "-c", program(bytes)]);
+    const [sent, got] = stdout.trim().split(" ");
+    expect(sent).toMatch(/^[0-9a-f]{64}$/);
+    expect(got).toBe(sent);
+    expect(got).not.toBe(createHash("sha256").digest("hex"));
+  });
+});
+
+describe("a relay that", () => {
+  const SIGKILL = 9;
+  const SIGSTOP = 19;
+
+  it("is killed ends its connections in a reset; later ones go direct, and it is said", async () => {
+    const { told, evidence } = await client([], { connections: 12, exchanges: 2, more: [String(SIGKILL)] });
+    expect(told[0]?.exchanges.map(([, text]) => text)).toEqual(["0123456789", "ECONNRESET"]);
+    expect(texts(told.slice(8))).toEqual(Array.from({ length: 8 }, () => "0123456789"));
+    expect(evidence.notes).toContainEqual(expect.stringContaining("the relay was lost"));
+    expect(evidence.coverage?.map(({ state }) => state).sort()).toEqual(["escaped", "relayed"]);
+  });
+
+  it("hangs makes nobody wait whose connection it does not have", async () => {
+    const { told } = await client([], { connections: 4, exchanges: 2, more: [String(SIGSTOP)] });
+    expect(told[0]?.exchanges.map(([, text]) => text)).toEqual(["0123456789", "timeout"]);
+    // The first one's patience is longer than the relay's beat.
+    expect(texts(told.slice(1))).toEqual(Array.from({ length: 6 }, () => "0123456789"));
+  });
+});
+
+describe("afterwards", () => {
+  it("nothing is left, of a run that was killed neither", async () => {
+    const project = freshProject();
+    const command = ["python3", CLIENT, "127.0.0.1", String(port), "1", "1"];
+    const ended = startMishap(["run", "--project", project, ...RELAY, "--", ...command]);
+    expect((await ended.finished).code).toBe(0);
+    await until("the relay is gone", () => processesNamed("mishap-relay").length === 0);
+    const running = startMishap(["run", "--project", project, ...RELAY, "--", "sleep", "1"]);
+    await until("the relay is there", () => processesNamed("mishap-relay").length === 1);
+    process.kill(running.pid, "SIGKILL");
+    await running.finished;
+    await until("the relay is gone", () => processesNamed("mishap-relay").length === 0);
+    await until("the segment is gone", () => segmentFiles(project).length === 0, 10_000);
+  });
+});
+
+describe("the command", () => {
+  it.runIf(kernelWorks)("says what does not go together", async () => {
+    const tries = [
+      [["--executor", "relay"], "--executor relay: the kernel hands connections to it, so add --kernel"],
+      [["--kernel", "--executor", "proxy"], "--executor proxy: it is interceptor or relay"],
+      [[...RELAY, "--script", "brownout"], "--executor relay: only the interceptor asks a script"],
+    ] as const;
+    for (const [flags, sentence] of tries) {
+      const end = await startMishap(["run", ...flags, "--", "true"]).finished;
+      expect(end).toMatchObject({ code: 2, stderr: expect.stringContaining(sentence) });
+    }
+  });
+});
