@@ -155,17 +155,19 @@ Asked ask(const Mailbox& m, const ScriptQuestion& question, ScriptAnswer* answer
   if (__atomic_load_n(&lane->sleeping, __ATOMIC_SEQ_CST)) wake(&lane->bell);
 
   const u32 mine = static_cast<u32>(position + 1);
-  spin([&] { return load_acquire(&slot->answered) == mine; });
+  // A round later, if we were not on a processor for that long, somebody else's question was answered in the same place.
+  const auto over = [mine](u32 answered) { return static_cast<i32>(answered - mine) >= 0; };
+  spin([&] { return over(load_acquire(&slot->answered)); });
   for (;;) {
     const u32 answered = load_acquire(&slot->answered);
-    if (answered == mine) break;
+    if (over(answered)) break;
     if (clock_ns() >= question.deadline_ns) return Asked::Late;
     __atomic_store_n(&slot->waiting, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&slot->answered, __ATOMIC_SEQ_CST) == answered) sleep_on(&slot->answered, answered, question.deadline_ns);
   }
   copy_words(answer, &slot->answer);
   fence_acquire();
-  return load(&slot->answered) == mine ? Asked::Answered : Asked::Late;  // a round later already: it is another's
+  return load(&slot->answered) == mine ? Asked::Answered : Asked::Late;  // what we copied is another's
 }
 
 void leave(const Mailbox& m, u32 number) {

@@ -3,9 +3,12 @@
 #include "mailbox/mailbox.h"
 
 #include <doctest/doctest.h>
+#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <thread>
@@ -97,7 +100,25 @@ TEST_CASE("every question gets its own answer, whoever asks beside it") {
   for (std::thread& asker : askers) asker.join();
   CHECK(wrong == 0);
   CHECK(late == 0);
-  CHECK(first.answered + second.answered == 8 * 2000);
+  CHECK(first.answered + second.answered >= 8 * 2000);  // one that was asked for again, too
+}
+
+TEST_CASE("a question whose answer was overtaken by a round of others does not wait for it") {
+  const Box box;
+  seen(box.mailbox, 0);
+  std::atomic<bool> told = false;
+  std::thread asker([&] {
+    ScriptAnswer a;
+    CHECK(ask(box.mailbox, box.question(1), &a) != Asked::Unserved);
+    told = true;
+  });
+  // The places move on by a round between two looks of the asker's.
+  MailboxSlot* slot = &box.mailbox.slots[0];
+  while (load_acquire(&slot->turn) != 1) std::this_thread::yield();
+  store_release(&slot->answered, 1 + kQuestions);
+  for (const u64 until = now_ns() + kSecond; !told && now_ns() < until;) syscall(SYS_futex, &slot->answered, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  CHECK(told);
+  asker.join();
 }
 
 TEST_CASE("nobody is asked where nobody serves") {
