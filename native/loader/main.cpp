@@ -5,7 +5,7 @@
 //   mishap-loader observe --pid N | --cgroup PATH | --all
 //   mishap-loader probe
 //
-//   stdin    join PID · leave PID · flows · relay    stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
+//   stdin    join PID · leave PID · flows · relay · drain      stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
 //
 // It ends with its standard input, and with it everything it did: nothing is pinned, so the kernel itself detaches what is
 // attached when it dies, however it dies. What it made besides, the cgroup and the socket's name, a keeper removes then: a
@@ -43,6 +43,7 @@ namespace {
 
 constexpr int kTakeInMs = 100;  // the kernel's programs wake us only when there is much: bpf/common.h
 constexpr char kSegments[] = "/dev/shm/mishap-";
+constexpr char kDrained[] = "{\"drained\":true}\n";
 
 struct Order {
   std::string mode, segment, cgroup;
@@ -186,13 +187,19 @@ void begin_relay(RelayProcess* relay) {
   else say_error("relay: " + reason);
 }
 
+void drain(RelayProcess* relay) {
+  relay->finish();
+  if (!relay->finishing()) say(kDrained);  // else once it has ended
+}
+
 void obey(const std::string& line, const Order& order, const Place& place, Flows* flows, RelayProcess* relay) {
   i32 pid = 0;
   if (line == "flows") say(flows->tell(relay->lost()));
   else if (line == "relay") begin_relay(relay);
+  else if (line == "drain") drain(relay);
   else if (sscanf(line.c_str(), "join %d", &pid) == 1 && order.mode == "run") move("join", "joined", pid, order.run, place.cgroup);
   else if (sscanf(line.c_str(), "leave %d", &pid) == 1 && order.mode == "run") move("leave", "left", pid, order.run, place.parent);
-  else say_error("an unknown order; join PID, leave PID, flows and relay are known");
+  else say_error("an unknown order; join PID, leave PID, flows, relay and drain are known");
 }
 
 volatile sig_atomic_t told_to_end = 0;
@@ -207,7 +214,11 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
     if (told_to_end) return;
     flows.take_in();
     if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
-    if (waits[3].revents) relay->lose();
+    if (waits[3].revents || relay->hangs()) {
+      const bool told = relay->finishing();
+      relay->ended(told && !relay->hangs());
+      if (told) say(kDrained);
+    }
     if (!waits[0].revents) continue;
     char text[4096];
     const ssize_t n = read(STDIN_FILENO, text, sizeof(text));

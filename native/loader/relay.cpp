@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 namespace mishap::loader {
@@ -20,6 +21,7 @@ namespace {
 
 constexpr int kBeginsWithinMs = 5000;
 constexpr int kEndsWithinMs = 2000;
+constexpr i64 kHangsNs = 2'000'000'000;
 constexpr int kFirstKept = 3;  // native/relay/main.cpp has the order
 
 // The program beside ours, opened while everything may be opened.
@@ -93,6 +95,7 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
   close(out[1]);
   to_ = in[1];
   from_ = out[0];
+  if (pid_ > 0) state_ = State::There;
   return pid_ < 0 ? errno : 0;
 }
 
@@ -112,9 +115,25 @@ std::string RelayProcess::begin() {
   return said == "ready" ? "" : said;
 }
 
-void RelayProcess::lose() {
-  lost_ = true;
-  __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
+void RelayProcess::finish() {
+  if (state_ != State::There) return;
+  close(to_);
+  to_ = -1;
+  state_ = State::Finishing;
+}
+
+bool RelayProcess::hangs() const {
+  const u64 beat = __atomic_load_n(&control_->beat_ns, __ATOMIC_ACQUIRE), drain = __atomic_load_n(&control_->drain_ns, __ATOMIC_ACQUIRE);
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const i64 since = static_cast<i64>(static_cast<u64>(now.tv_sec) * 1'000'000'000 + static_cast<u64>(now.tv_nsec) - (beat > drain ? beat : drain));
+  return finishing() && since > kHangsNs;
+}
+
+void RelayProcess::ended(bool in_time) {
+  lost_ = !in_time;
+  state_ = State::Gone;
+  if (lost_) __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
 }
 
 RelayProcess::~RelayProcess() {

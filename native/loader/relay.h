@@ -19,13 +19,20 @@ class RelayProcess {
   int make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid);
   // Lets it begin: why it cannot, or empty once connections go to it.
   std::string begin();
-  // Readable once it is gone, while nobody knows that yet; else -1.
-  int end() const { return lost_ ? -1 : from_; }
-  // It is gone before its time: connections go direct from now on, not only once its beat is old.
-  void lose();
+  // It takes nothing on any more, and ends once what programs left behind has gone its way.
+  void finish();
+  bool finishing() const { return state_ == State::Finishing; }
+  // Readable at its end; -1: there is none, or no more.
+  int end() const { return state_ == State::There || finishing() ? from_ : -1; }
+  // Whether it was told to finish, and was not heard of for too long.
+  bool hangs() const;
+  // It ended or hangs. Before its time: connections go direct from now on, not only once its beat is old.
+  void ended(bool in_time);
   bool lost() const { return lost_; }
 
  private:
+  enum class State { None, There, Finishing, Gone };
+  State state_ = State::None;
   bool lost_ = false;
   RelayControl* control_ = nullptr;
   i32 pid_ = -1;

@@ -108,7 +108,7 @@ void Relay::beat() {
   shared_.in_force = lease_holds(shared_.segment, now);
   if (now - beat_ns_ < kBeatNs) return;
   beat_ns_ = now;
-  if (!finishing_ns_) store_release(&control_->beat_ns, now);
+  store_release(finishing_ns_ ? &control_->drain_ns : &control_->beat_ns, now);
   for (const auto& [id, connection] : connections_) settle(connection.get());  // those that waited for memory, too
 }
 
@@ -215,6 +215,7 @@ void Relay::take(const void* data, size_t size) {
 void Relay::finish() {
   if (finishing_ns_) return;
   finishing_ns_ = now_ns();
+  store_release(&control_->drain_ns, finishing_ns_);
   store_release(&control_->beat_ns, u64{0});
   epoll_ctl(shared_.epoll, EPOLL_CTL_DEL, STDIN_FILENO, nullptr);
 }

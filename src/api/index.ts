@@ -5,7 +5,6 @@
  */
 
 export { type Policy, PolicyError, type PolicyFields, type PolicyInput, parsePolicy } from "../policy/index.js";
-export type { Executor } from "../report/evidence.js";
 export type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "../report/schema.js";
 export { renderEvidence } from "../report/text.js";
 export {
@@ -43,6 +42,6 @@ export { configure, NotInterceptedError } from "./inside.js";
 export { findProgram, type Program, ProgramError } from "./program.js";
 export { defaultProject } from "./project.js";
 export { getPolicy, listPolicies, loadPolicies, registerPolicy, unregisterPolicy } from "./registry.js";
-export { RunError, type RunOptions, run, version } from "./run.js";
+export { EXECUTORS, type ExecutorChoice, RunError, type RunOptions, run, version } from "./run.js";
 export type { ScriptOptions } from "./scripted.js";
 export { stopRuns } from "./stop.js";

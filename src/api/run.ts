@@ -4,13 +4,13 @@
  */
 
 import { readFileSync } from "node:fs";
-import { Witness } from "../kernel/witness.js";
+import { type Testimony, Witness } from "../kernel/witness.js";
 import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence, type Executor } from "../report/evidence.js";
 import type { Evidence } from "../report/schema.js";
 import { ScriptError } from "../script/supervisor.js";
-import { type Courier, nameOf, native, newSegmentPath, type Segment } from "../segment/index.js";
+import { nameOf, native, newSegmentPath, type Segment } from "../segment/index.js";
 import { EscapeWatch } from "./escapes.js";
 import { asSession, type KeepOptions, Kept, type ReplayOptions } from "./kept.js";
 import { describeUnreachable, findProgram, type Program, ProgramError } from "./program.js";
@@ -19,6 +19,13 @@ import { defaultProject } from "./project.js";
 import { Scripted, type ScriptOptions } from "./scripted.js";
 import { drawSeed, policiesOf, Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
+
+/**
+ * What carries faults out: the interceptor, inside the programs; the relay, which the kernel hands their TCP connections to;
+ * or the interceptor where it is, and the relay elsewhere.
+ */
+export const EXECUTORS = ["interceptor", "relay", "auto"] as const;
+export type ExecutorChoice = (typeof EXECUTORS)[number];
 
 /** What to run, and how. */
 export interface RunOptions
@@ -40,11 +47,8 @@ export interface RunOptions
   readonly kernel?: boolean;
   /** The kernel's witness, where it was started already. */
   readonly witness?: Witness;
-  /**
-   * What carries the faults out: the interceptor, inside the programs, or the relay, which the kernel hands their TCP
-   * connections to, and which takes `kernel`. Default: the interceptor.
-   */
-  readonly executor?: Executor;
+  /** What carries the faults out; all but the interceptor take `kernel`. Default: the interceptor. */
+  readonly executor?: ExecutorChoice;
   /** A script that is asked about flows and ops; what it leaves open is the policy's. */
   readonly script?: ScriptOptions;
 }
@@ -81,7 +85,7 @@ export async function run(options: RunOptions): Promise<Evidence> {
   let scripted: Scripted | undefined;
   let { witness } = options;
   try {
-    const relay = options.executor === "relay";
+    const relay = options.executor !== undefined && options.executor !== "interceptor";
     if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject(), { relay });
     if (relay && witness === undefined) throw new RunError("the relay needs the kernel's side: give `kernel` too", 125);
     const witnessed = witness === undefined ? {} : { witnessed: witness };
@@ -89,7 +93,7 @@ export async function run(options: RunOptions): Promise<Evidence> {
     const inReplay = replay === undefined ? options : { ...options, replay };
     const seed = policiesOf(options.policy).own.fields.seed ?? options.seed ?? drawSeed();
     if (options.script !== undefined) scripted = await startScript(options.script, options, seed, witness);
-    const shared = { ...witnessed, intercepted: !relay, script: scripted?.asked };
+    const shared = { ...witnessed, intercepted: options.executor !== "relay", script: scripted?.asked };
     session = await Session.start({ ...options, seed, ...shared, ...asSession(inReplay) });
     if (relay) await witness?.relay();
     const diverged = new AbortController();
@@ -140,7 +144,8 @@ async function runIn(
   signals.stopForwarding();
   session.stopFollowing();
   const listed = escapes.stop();
-  await letDrain(courier, force, notes);
+  const drained = Promise.all([courier.drained(), witness?.drained()]);
+  await letDrain(drained, force, notes);
   force.stop();
   const programs = new Programs(segment, escapes, { pid, program });
   const testimony = await witness?.testify(segment, programs, force.throughout);
@@ -149,7 +154,7 @@ async function runIn(
   await scripted?.stop();
   segment.retire();
   notes.push(...(await kept.finish()));
-  const relayed = options.executor === "relay";
+  const relayed = options.executor !== undefined && options.executor !== "interceptor";
   const unreachable =
     program.unreachable === undefined || relayed ? undefined : describeUnreachable(program.unreachable);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
@@ -167,13 +172,21 @@ async function runIn(
     escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? listed,
     unreachable,
     notes,
-    executor: options.executor,
+    executor: executorOf(options.executor, testimony),
     kernel: testimony?.facts,
   };
   const counters = readRunCounters(segment);
   const evidence = buildEvidence(facts, kept.observed ? counters : { ...counters, journalDropped: 0 });
   await kept.end(evidence);
   return evidence;
+}
+
+/** Who carried faults out, as the kernel's witness saw it where both might have. */
+function executorOf(choice: ExecutorChoice = "interceptor", testimony: Testimony | undefined): Executor {
+  if (choice !== "auto") return choice;
+  const states = new Set(testimony?.facts.coverage.map(({ state }) => state));
+  if (states.has("relayed") === states.has("intercepted")) return "both";
+  return states.has("relayed") ? "relay" : "interceptor";
 }
 
 /** What a recording asks for as the run goes on. */
@@ -261,11 +274,11 @@ export function inheritedFds(command: readonly string[]): number[] {
 }
 
 const HURRYING = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
-/** What the courier has after a signal to send everything at once. */
+/** What the courier and the relay have after a signal to send everything at once. */
 const HURRIED_WITHIN_MS = 500;
 
 /** Waits until what the program sent has left at its time; a signal ends that wait, and the bytes leave at once. */
-async function letDrain(courier: Courier, force: ForceWatch, notes: string[]): Promise<void> {
+async function letDrain(drained: Promise<unknown>, force: ForceWatch, notes: string[]): Promise<void> {
   let hurry = (): void => {};
   const hurried = new Promise<never>((_, reject) => {
     hurry = () => {
@@ -275,7 +288,7 @@ async function letDrain(courier: Courier, force: ForceWatch, notes: string[]): P
   });
   for (const signal of HURRYING) process.on(signal, hurry);
   try {
-    await Promise.race([courier.drained(), hurried]);
+    await Promise.race([drained, hurried]);
   } catch (error) {
     notes.push(`not all that was sent has left: ${error instanceof Error ? error.message : String(error)}`);
   } finally {

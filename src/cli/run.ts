@@ -3,7 +3,7 @@
 import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
-import type { Evidence, Executor, RunOptions, ScriptOptions } from "../api/index.js";
+import type { Evidence, ExecutorChoice, RunOptions, ScriptOptions } from "../api/index.js";
 import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
@@ -60,7 +60,7 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
   {
     flags: "--executor <which>",
-    help: "with --kernel: who carries faults out, the interceptor or the relay, which needs no preload",
+    help: "with --kernel: who carries faults out: interceptor, relay (needs no preload), auto (both)",
     example: "relay",
   },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
@@ -194,7 +194,7 @@ async function execute(
     );
     return 0;
   }
-  if (program.unreachable !== undefined && !quiet && executor !== "relay") {
+  if (program.unreachable !== undefined && !quiet && executor === "interceptor") {
     printToStderr(`mishap: ${program.image} runs unfaulted: ${describeUnreachable(program.unreachable)}\n`);
   }
 
@@ -308,9 +308,9 @@ async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Poli
   }
 }
 
-function executorOf({ executor = "interceptor", script }: Readonly<Record<string, unknown>>): Executor {
-  if (executor !== "interceptor" && executor !== "relay") {
-    throw new UsageError(`--executor ${executor}: it is interceptor or relay`);
+function executorOf({ executor = "interceptor", script }: Readonly<Record<string, unknown>>): ExecutorChoice {
+  if (executor !== "interceptor" && executor !== "relay" && executor !== "auto") {
+    throw new UsageError(`--executor ${executor}: it is interceptor, relay or auto`);
   }
   if (executor === "relay" && script !== undefined) {
     throw new UsageError("--executor relay: only the interceptor asks a script; leave out one of the two");
@@ -324,12 +324,12 @@ function executorOf({ executor = "interceptor", script }: Readonly<Record<string
  */
 async function leaveRoot(
   values: Readonly<Record<string, unknown>>,
-  executor: Executor,
+  executor: ExecutorChoice,
 ): Promise<Pick<RunOptions, "kernel" | "witness">> {
   const { becomeInvoker, findInvoker, throughSudo } = await import("../kernel/invoker.js");
   const kernel = values.kernel === true || throughSudo();
-  if (executor === "relay" && !kernel) {
-    throw new UsageError("--executor relay: the kernel hands connections to it, so add --kernel");
+  if (executor !== "interceptor" && !kernel) {
+    throw new UsageError(`--executor ${executor}: the kernel hands connections to the relay, so add --kernel`);
   }
   if (values.asRoot === true && process.getuid?.() !== 0) {
     throw new UsageError("--as-root: mishap is not root here; `sudo mishap run --as-root` is");
@@ -343,7 +343,7 @@ async function leaveRoot(
   const { Witness } = await import("../kernel/witness.js");
   const { defaultProject } = await import("../api/project.js");
   const project = typeof values.project === "string" ? values.project : defaultProject();
-  const witness = await Witness.start(project, { owner: invoker, relay: executor === "relay" });
+  const witness = await Witness.start(project, { owner: invoker, relay: executor !== "interceptor" });
   becomeInvoker(invoker);
   return { kernel, witness };
 }

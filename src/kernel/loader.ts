@@ -37,6 +37,8 @@ export interface Loader {
   leave(pid: number): Promise<void>;
   /** From now on the run's connections go to the relay. */
   relay(): Promise<void>;
+  /** And from now on no more; resolves once all that programs sent and left behind has gone its way. */
+  drain(): Promise<void>;
   flows(): Promise<KernelReading>;
   /** Resolves once it is gone: undefined when it was told to, else what became of it, in words. */
   readonly ended: Promise<string | undefined>;
@@ -175,6 +177,10 @@ class LoaderProcess implements Loader {
 
   relay(): Promise<void> {
     return this.#ask("relay", ANSWER_WITHIN_MS, (line) => "relayed" in line);
+  }
+
+  drain(): Promise<void> {
+    return this.#ask("drain", undefined, (line) => "drained" in line);
   }
 
   async flows(): Promise<KernelReading> {

@@ -84,6 +84,13 @@ export class Witness {
     }
   }
 
+  /** Resolves once all that the relay was given has gone its way; it takes no connection any more. */
+  async drained(): Promise<void> {
+    await this.#loader.drain().catch(() => {
+      // It was lost, and says so itself.
+    });
+  }
+
   /** Does what starts the program in the run's cgroup, so that the program is born there; we ourselves are not of it. */
   async within<Result>(start: () => Result): Promise<Result> {
     await this.#loader.join(process.pid);

@@ -95,6 +95,7 @@ const line = z.union([
   z.object({ joined: z.int() }),
   z.object({ left: z.int() }),
   z.object({ relayed: z.literal(true) }),
+  z.object({ drained: z.literal(true) }),
   z.object({ flow }),
   z.object({ flows: summary }),
 ]);

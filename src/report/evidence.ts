@@ -41,7 +41,7 @@ export interface RunFacts {
   readonly kernel?: KernelFacts | undefined;
 }
 
-/** What carries decisions out. */
+/** What carried decisions out. */
 export type Executor = FaultEvidence["executor"];
 
 /** What the kernel's witness says of a run. */
@@ -186,7 +186,8 @@ function neverApplied(
 ): string {
   if (facts.unreachable !== undefined && run.attached === 0)
     return `the program is not intercepted: ${facts.unreachable}`;
-  if (run.attached === 0 && facts.executor !== "relay") return "the program never loaded the interceptor";
+  if (run.attached === 0 && (facts.executor ?? "interceptor") === "interceptor")
+    return "the program never loaded the interceptor";
   const kind = kindOf(asked, policy);
   if (kind.basis === "lookups" && of === 0) return "no name was looked up";
   if (run.flows === 0) return "the program opened no network flow";

@@ -28,7 +28,9 @@ const fault = z
       .optional(),
     witnessed_p50_ns: count("with the kernel's witness: the median delay that it measured, in nanoseconds").optional(),
     witnessed_p99_ns: count("what 99 of 100 delays that it measured do not exceed, in nanoseconds").optional(),
-    executor: z.enum(["interceptor", "relay"]).describe("what carried the fault out"),
+    executor: z
+      .enum(["interceptor", "relay", "both"])
+      .describe("what carried the fault out; both: one some flows, the other others"),
   })
   .describe("one fault asked for and one executor");
 

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { kernel } from "./kernel.mjs";
 import { recording } from "./recording.mjs";
+import { relay } from "./relay.mjs";
 import { scripts } from "./scripts.mjs";
 import { BARE, build, instructionsAdded, interleaved, measure, under, yardstick } from "./yardstick.mjs";
 
@@ -327,6 +328,7 @@ const figures = {
   policies,
   kernel: () => kernel({ quick }),
   recording: () => recording({ quick }),
+  relay: () => relay({ quick }),
   scripts: () => scripts({ quick }),
 };
 

@@ -25,9 +25,15 @@ const folder = scratchFolder();
 
 let server: Server;
 let port = 0;
-/** Echoes, and of every connection remembers nothing. */
+/** Bytes that came to the server, which echoes them. */
+let received = 0;
 beforeAll(async () => {
-  server = createServer({ allowHalfOpen: true }, (socket) => socket.on("error", () => {}).pipe(socket));
+  server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on("data", ({ length }) => {
+      received += length;
+    });
+    socket.on("error", () => {}).pipe(socket);
+  });
   await new Promise<void>((resolve) => server.listen(0, "::", resolve));
   const address = server.address();
   if (address !== null && typeof address !== "string") port = address.port;
@@ -187,6 +193,24 @@ describe("programs that a preload cannot enter", () => {
   });
 });
 
+it("auto leaves to the interceptor what it carries, and has the relay carry the rest", async () => {
+  const path = await build(folder, "static");
+  const exchange = ["127.0.0.1", String(port), "1", "1"].map(String).join(" ");
+  const command = `python3 ${CLIENT} ${exchange}; ${path} ${port} 1 10 10 0`;
+  const flags = ["--kernel", "--executor", "auto", "--latency", "20ms"];
+  const { evidence, stdout } = await evidenceOf(folder, flags, ["sh", "-c", command]);
+  const [told, moved] = stdout.trim().split("\n");
+  expect(toldBy(told ?? "")[0]?.took).toBeGreaterThanOrEqual(40);
+  expect(movedBy(moved ?? "")).toMatchObject([{ flows: 1, up: 10, down: 10 }]);
+  expect(evidence.coverage?.map(({ program, state }) => [program.slice(0, 6), state]).sort()).toEqual([
+    ["python", "intercepted"],
+    ["static", "relayed"],
+  ]);
+  // A connect, a send and a receive each way, of each.
+  expect(evidence.faults).toMatchObject([{ fault: "latency", applied: 8, executor: "both" }]);
+  expect([evidence.escaped, evidence.notes]).toEqual([[], []]);
+});
+
 describe("bytes", () => {
   const program = (bytes: number): string => `
 import hashlib, os, socket, threading
@@ -212,6 +236,21 @@ print(hashlib.sha256(data).hexdigest(), got.hexdigest())
   });
 });
 
+describe("what a program sent before its end", () => {
+  it("leaves as late as it is, and the run waits for it", async () => {
+    const before = received;
+    const program = `
+import socket
+socket.create_connection(("127.0.0.1", ${port})).sendall(b"x" * 50_000)
+`;
+    const { evidence } = await evidenceOf(folder, [...RELAY, "--uplink.latency", "700ms"], ["python3", "-c", program]);
+    expect(received - before).toBe(50_000);
+    expect(evidence.faults).toMatchObject([{ fault: "uplink.latency", applied: 2 }]);
+    expect(evidence.faults[0]?.p50_ns).toBeGreaterThanOrEqual(690e6);
+    expect(evidence.notes).toEqual([]);
+  });
+});
+
 describe("a relay that", () => {
   const SIGKILL = 9;
   const SIGSTOP = 19;
@@ -232,18 +271,29 @@ describe("a relay that", () => {
   });
 });
 
+/** Processes that carry a project's connections. */
+function relaysOf(project: string): number[] {
+  return processesNamed("mishap-relay").filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(`-${project}-`);
+    } catch {
+      return false; // it went
+    }
+  });
+}
+
 describe("afterwards", () => {
   it("nothing is left, of a run that was killed neither", async () => {
     const project = freshProject();
     const command = ["python3", CLIENT, "127.0.0.1", String(port), "1", "1"];
     const ended = startMishap(["run", "--project", project, ...RELAY, "--", ...command]);
     expect((await ended.finished).code).toBe(0);
-    await until("the relay is gone", () => processesNamed("mishap-relay").length === 0);
+    expect(relaysOf(project)).toEqual([]);
     const running = startMishap(["run", "--project", project, ...RELAY, "--", "sleep", "1"]);
-    await until("the relay is there", () => processesNamed("mishap-relay").length === 1);
+    await until("the relay is there", () => relaysOf(project).length === 1);
     process.kill(running.pid, "SIGKILL");
     await running.finished;
-    await until("the relay is gone", () => processesNamed("mishap-relay").length === 0);
+    await until("the relay is gone", () => relaysOf(project).length === 0);
     await until("the segment is gone", () => segmentFiles(project).length === 0, 10_000);
   });
 });
@@ -251,8 +301,8 @@ describe("afterwards", () => {
 describe("the command", () => {
   it.runIf(kernelWorks)("says what does not go together", async () => {
     const tries = [
-      [["--executor", "relay"], "--executor relay: the kernel hands connections to it, so add --kernel"],
-      [["--kernel", "--executor", "proxy"], "--executor proxy: it is interceptor or relay"],
+      [["--executor", "relay"], "--executor relay: the kernel hands connections to the relay, so add --kernel"],
+      [["--kernel", "--executor", "proxy"], "--executor proxy: it is interceptor, relay or auto"],
       [[...RELAY, "--script", "brownout"], "--executor relay: only the interceptor asks a script"],
     ] as const;
     for (const [flags, sentence] of tries) {
