@@ -78,7 +78,6 @@ describe("the jail", () => {
       `${what.replaceAll(" ", "-")}.ts`,
       `import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
-import { unjailed } from "./support/user-folder.js";
 let came = "nothing";
 try { ${attempt}; } catch (error) { came = (error as { code: string }).code; }
 ${policy("  onFlow: (_, ctx) => { ctx.log('came: ' + came); return {}; },")}`,
