@@ -123,11 +123,12 @@ void RelayProcess::finish() {
 }
 
 bool RelayProcess::hangs() const {
+  if (!finishing()) return false;
   const u64 beat = __atomic_load_n(&control_->beat_ns, __ATOMIC_ACQUIRE), drain = __atomic_load_n(&control_->drain_ns, __ATOMIC_ACQUIRE);
   timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   const i64 since = static_cast<i64>(static_cast<u64>(now.tv_sec) * 1'000'000'000 + static_cast<u64>(now.tv_nsec) - (beat > drain ? beat : drain));
-  return finishing() && since > kHangsNs;
+  return since > kHangsNs;
 }
 
 void RelayProcess::ended(bool in_time) {

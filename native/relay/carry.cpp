@@ -15,6 +15,12 @@ constexpr u64 kRatedBytes = 16384;       // of a stream under a rate leave toget
 constexpr u64 kRoomToRead = 512 * 1024;  // of all lines' memory: what a read may take, cut into single units
 constexpr u64 kSpliceBytes = 1 << 20;
 
+bool make_pipe(int pipe[2]) {
+  if (pipe2(pipe, O_NONBLOCK | O_CLOEXEC) != 0) return false;
+  fcntl(pipe[1], F_SETPIPE_SZ, static_cast<int>(kSpliceBytes));  // as much as there may be: its own size is a sixteenth
+  return true;
+}
+
 void count_op(FlowDirection* side) { store(&side->ops, load(&side->ops) + 1); }
 
 }  // namespace
@@ -67,7 +73,7 @@ bool Connection::take_in(Way* way, u8* buffer) {
   keep_policy();
   End* from = way->from;
   const bool calm = (policy_ < 0 || !wants_.anything || !shared_->in_force) && way->line.empty() && way->held.empty() && phase_ == Phase::Carrying;
-  const bool spliced = calm && way->bulk && (way->pipe[0] >= 0 || pipe2(way->pipe, O_NONBLOCK | O_CLOEXEC) == 0);
+  const bool spliced = calm && way->bulk && (way->pipe[0] >= 0 || make_pipe(way->pipe));
   const ssize_t n = spliced ? splice_in(way) : recv(from->fd, buffer, kReadBytes, 0);
   const int error = errno;
   if (n < 0 && error == EINTR) return true;

@@ -4,7 +4,7 @@
 //                                  until its standard input ends
 //   relay rtt PORT TRIPS PAUSE_US  64 bytes there and back: {"p50_us","p99_us"}
 //   relay bulk PORT MEGABYTES      one way, until the server has all: {"bytes_per_second"}
-//   relay connects PORT SECONDS    one after the other, each ended by a RST: {"per_second"}
+//   relay connects PORT SECONDS    one after the other, a byte there and back on each, ended by a RST: {"per_second"}
 //
 // It stays on loopback.
 #include <arpa/inet.h>
@@ -102,7 +102,9 @@ static void connects(int port, double seconds) {
   long made = 0;
   const int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9);
   for (; now_ns() < end; made++) {
+    char byte = 0;
     const int fd = connect_to(port);
+    must(send(fd, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 1, "a byte");
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     close(fd);
   }
