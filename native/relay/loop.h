@@ -19,8 +19,8 @@ class Relay {
  public:
   explicit Relay(const Segment& segment) { shared_.segment = segment; }
   ~Relay();
-  // What takes a right: before rights are dropped.
-  void open_raw() { shared_.raw.open(); }
+  // What takes a right: before rights are dropped. Whether it was had.
+  bool open_raw() { return shared_.raw.open(); }
   // Why it cannot work; nullptr: it listens.
   const char* open();
   void run();

@@ -49,8 +49,10 @@ void claim_machine() {
   syscall(SYS_sched_setattr, 0, &turn, 0);
 }
 
-// From here on nothing that needs a right is done.
-void drop_rights() {
+// From here on nothing that needs a right is done. A raw socket is one itself: the run's programs are this user's too, and must
+// not get at it (ptrace(2), pidfd_getfd(2)).
+void drop_rights(bool keeps_raw_sockets) {
+  if (keeps_raw_sockets) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct none[2] = {};
@@ -78,8 +80,7 @@ int main(int argc, char** argv) {
   }
   Relay relay(segment);
   claim_machine();
-  relay.open_raw();
-  drop_rights();
+  drop_rights(relay.open_raw());
   if (const char* problem = relay.open()) {
     say((std::string(problem) + ": " + strerror(errno) + "\n").c_str());
     return 1;

@@ -100,9 +100,10 @@ RawSockets::~RawSockets() {
   if (ipv6_ >= 0) close(ipv6_);
 }
 
-void RawSockets::open() {
+bool RawSockets::open() {
   ipv4_ = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
   ipv6_ = socket(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+  return ipv4_ >= 0 || ipv6_ >= 0;
 }
 
 void RawSockets::refuse(const RelayConnect& connect, u16 port) const {

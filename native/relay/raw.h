@@ -9,8 +9,8 @@ namespace mishap::relay {
 class RawSockets {
  public:
   ~RawSockets();
-  // Before rights are dropped.
-  void open();
+  // Before rights are dropped; false: there is none.
+  bool open();
   // A RST from the relay's port in answer to the SYN: the program sees ECONNREFUSED.
   void refuse(const RelayConnect& connect, u16 port) const;
   // An ICMP message that quotes the SYN: EHOSTUNREACH, or ENETUNREACH where there is no way to the `network`.

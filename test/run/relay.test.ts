@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { evidenceOf, freshProject, scratchFolder, segmentFiles, startMishap, until } from "./cli-harness.js";
+import { users } from "./support/jail.js";
 import {
   build,
   cannotBuild,
@@ -18,6 +19,7 @@ import {
   type Program,
   processesNamed,
 } from "./support/kernel.js";
+import { unreachable } from "./support/user-folder.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
 const RELAY = ["--kernel", "--executor", "relay"];
@@ -281,6 +283,35 @@ function relaysOf(project: string): number[] {
     }
   });
 }
+
+describe("under sudo", () => {
+  it("the relay is the invoking user's, without a right, and closed to that user's programs", async ({ skip }) => {
+    const [, user] = users();
+    skip(user === undefined, "needs root, to be another user too");
+    const refused = user && unreachable(user);
+    skip(refused !== undefined, refused);
+    const program = `
+import os, socket, subprocess
+socket.create_connection(("127.0.0.1", ${port})).sendall(b"x")
+pid = int(subprocess.check_output(["pgrep", "-n", "mishap-relay"]))
+lines = open(f"/proc/{pid}/status").read().splitlines()
+print(os.getuid(), *(line.split()[1] for line in lines if line.startswith(("Uid:", "CapPrm:", "CapEff:"))))
+for look in (lambda: os.listdir(f"/proc/{pid}/fd"), lambda: os.open(f"/proc/{pid}/mem", os.O_RDWR)):
+    try:
+        print(look())
+    except PermissionError:
+        print("refused")
+`;
+    const env = { SUDO_UID: "65534", SUDO_GID: "65534", SUDO_USER: "nobody" };
+    const words = ["run", "--project", freshProject(), ...RELAY, "--latency", "10ms", "--", "python3", "-c", program];
+    const { code, stdout, stderr } = await startMishap(words, { env }).finished;
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: "65534 65534 0000000000000000 0000000000000000\nrefused\nrefused\n",
+    });
+    expect(stderr).toMatch(/coverage +python3\S* \(pid \d+\) +relayed/);
+  });
+});
 
 describe("afterwards", () => {
   it("nothing is left, of a run that was killed neither", async () => {
