@@ -128,6 +128,7 @@ class Connection {
  private:
   // connects.cpp
   void attempt();
+  void own_onward() const;
   void answered(int error);
   void complete();
   void fail(int error);

@@ -153,8 +153,24 @@ void Connection::attempt() {
   due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns - way_.answer_ns : kNever;
   onward_.fd = make_socket(to.ss_family);
   if (onward_.fd < 0) return answered(errno);
+  own_onward();
   const bool begun = connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
   if (!begun || !watch(onward_, Onward)) answered(errno);
+}
+
+// Where the peer is in the run too, its interceptor sees by this that the faults are carried at this end.
+void Connection::own_onward() const {
+  Owner owner = {};
+  socklen_t length = sizeof(owner.cookie);
+  if (getsockopt(onward_.fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
+  owner.process = from_.process;
+  owner.pid = from_.pid;
+  owner.tid = from_.tid;
+  owner.fd = owner.bound_policy = -1;
+  owner.source = static_cast<u32>(OwnerSource::Kernel);
+  owner.role = static_cast<u32>(Role::Connector);
+  owner.created_ns = attempt_ns_;
+  publish_owner(shared_->segment, owner);
 }
 
 // Whether the attempt succeeded is known here; the program learns it when the answer's way is over.

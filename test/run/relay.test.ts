@@ -213,6 +213,22 @@ it("auto leaves to the interceptor what it carries, and has the relay carry the 
   expect([evidence.escaped, evidence.notes]).toEqual([[], []]);
 });
 
+it("auto delays a conversation within the run once, at the end that connects", async () => {
+  const path = await build(folder, "static");
+  const program = `
+import socket, subprocess, time
+server = socket.create_server(("127.0.0.1", 0)); start = time.monotonic()
+client = subprocess.Popen(["${path}", str(server.getsockname()[1]), "1", "10", "10", "0"], stdout=subprocess.DEVNULL)
+end, _ = server.accept(); end.recv(10, socket.MSG_WAITALL); end.sendall(b"x" * 10); client.wait()
+print(time.monotonic() - start)
+`;
+  const flags = ["--kernel", "--executor", "auto", "--latency", "200ms"];
+  const { evidence, stdout } = await evidenceOf(folder, flags, ["python3", "-c", program]);
+  // A round trip to connect, another to exchange.
+  expect(Number(stdout)).toBeGreaterThan(0.8);
+  expect(evidence.faults).toMatchObject([{ fault: "latency", applied: 4 }]);
+});
+
 describe("bytes", () => {
   const program = (bytes: number): string => `
 import hashlib, os, socket, threading
