@@ -5,7 +5,8 @@
 //   mishap-loader observe --pid N | --cgroup PATH | --all
 //   mishap-loader probe
 //
-//   stdin    join PID · leave PID · flows · relay · drain      stdout    {"ready":true,…} or {"error":"…"}, then a line or more an order
+//   stdin    join PID · leave PID · flows · relay · drain
+//   stdout   {"ready":true,…} or {"error":"…"}, then a line or more an order
 //
 // It ends with its standard input, and with it everything it did: nothing is pinned, so the kernel itself detaches what is
 // attached when it dies, however it dies. What it made besides, the cgroup and the socket's name, a keeper removes then: a
@@ -262,11 +263,11 @@ int run_or_observe(Order order) {
       error = socket_path + ": " + strerror(errno);
       works = false;
     }
-    if (works && kernel.redirects() && order.watch.relay)
-      if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) {
-        error = std::string("mishap-relay: ") + strerror(problem);
-        works = false;
-      }
+    if (works && order.watch.relay) {
+      if (!kernel.redirects()) error = why_nothing(kernel);
+      else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) error = std::string("mishap-relay: ") + strerror(problem);
+      works = error.empty();
+    }
     if (works) {
       drop_rights();
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");

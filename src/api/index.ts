@@ -42,6 +42,6 @@ export { configure, NotInterceptedError } from "./inside.js";
 export { findProgram, type Program, ProgramError } from "./program.js";
 export { defaultProject } from "./project.js";
 export { getPolicy, listPolicies, loadPolicies, registerPolicy, unregisterPolicy } from "./registry.js";
-export { EXECUTORS, type ExecutorChoice, RunError, type RunOptions, run, version } from "./run.js";
+export { type ExecutorChoice, RunError, type RunOptions, run, version } from "./run.js";
 export type { ScriptOptions } from "./scripted.js";
 export { stopRuns } from "./stop.js";

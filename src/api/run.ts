@@ -24,8 +24,7 @@ import { SignalRelay, signalExitCode } from "./signals.js";
  * What carries faults out: the interceptor, inside the programs; the relay, which the kernel hands their TCP connections to;
  * or the interceptor where it is, and the relay elsewhere.
  */
-export const EXECUTORS = ["interceptor", "relay", "auto"] as const;
-export type ExecutorChoice = (typeof EXECUTORS)[number];
+export type ExecutorChoice = "interceptor" | "relay" | "auto";
 
 /** What to run, and how. */
 export interface RunOptions
@@ -85,7 +84,7 @@ export async function run(options: RunOptions): Promise<Evidence> {
   let scripted: Scripted | undefined;
   let { witness } = options;
   try {
-    const relay = options.executor !== undefined && options.executor !== "interceptor";
+    const relay = takesRelay(options);
     if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject(), { relay });
     if (relay && witness === undefined) throw new RunError("the relay needs the kernel's side: give `kernel` too", 125);
     const witnessed = witness === undefined ? {} : { witnessed: witness };
@@ -144,7 +143,7 @@ async function runIn(
   signals.stopForwarding();
   session.stopFollowing();
   const listed = escapes.stop();
-  const drained = Promise.all([courier.drained(), witness?.drained()]);
+  const drained = Promise.all([courier.drained(), takesRelay(options) ? witness?.drained() : undefined]);
   await letDrain(drained, force, notes);
   force.stop();
   const programs = new Programs(segment, escapes, { pid, program });
@@ -154,9 +153,8 @@ async function runIn(
   await scripted?.stop();
   segment.retire();
   notes.push(...(await kept.finish()));
-  const relayed = options.executor !== undefined && options.executor !== "interceptor";
-  const unreachable =
-    program.unreachable === undefined || relayed ? undefined : describeUnreachable(program.unreachable);
+  const { unreachable: reason } = program;
+  const unreachable = reason === undefined || takesRelay(options) ? undefined : describeUnreachable(reason);
   if (unreachable !== undefined) notes.push(`${program.image} is not intercepted: ${unreachable}`);
 
   const replay = kept.replayed();
@@ -179,6 +177,10 @@ async function runIn(
   const evidence = buildEvidence(facts, kept.observed ? counters : { ...counters, journalDropped: 0 });
   await kept.end(evidence);
   return evidence;
+}
+
+function takesRelay({ executor = "interceptor" }: RunOptions): boolean {
+  return executor !== "interceptor";
 }
 
 /** Who carried faults out, as the kernel's witness saw it where both might have. */
