@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -77,6 +78,7 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
     setsid();
     for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) signal(number, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
+    setpriority(PRIO_PROCESS, 0, -20);  // it takes little, and always now: what is due does not wait for who computes
     // First out of the way of the numbers that they are to have.
     const int wanted[] = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd(), program};
     int moved[7];
