@@ -36,13 +36,13 @@ int open_program() {
 
 // From here on the process is that user's, with the one right: it survives the change of users and the program's start.
 bool become(i32 uid, i32 gid) {
+  for (int capability = 0; capability <= CAP_LAST_CAP; capability++)
+    if (capability != CAP_NET_RAW) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
   const gid_t group = static_cast<gid_t>(gid);
   if (setgroups(0, nullptr) != 0 || setresgid(group, group, group) != 0) return false;
   const uid_t user = static_cast<uid_t>(uid);
   if (setresuid(user, user, user) != 0) return false;
-  for (int capability = 0; capability <= CAP_LAST_CAP; capability++)
-    if (capability != CAP_NET_RAW) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct kept[2] = {};
   kept[0].effective = kept[0].permitted = kept[0].inheritable = 1u << CAP_NET_RAW;
