@@ -38,8 +38,9 @@ interface Escape {
 
 const POLLUTION = '{ "__proto__": { "polluted": 1 }, "constructor": { "prototype": { "polluted": 1 } } }';
 const forged = (news: string): string => `{ "kind": "news", "news": ${news} }\\n`;
-/** Which limit a hog meets first is the machine's. */
-const STOPPED = /did not return within 1000 ms|took more than 128 MB of memory|the script host died/;
+/** Which limit a hog meets first is the machine's: its time, its heap's, or its process's memory, of which a buffer is refused. */
+const STOPPED =
+  /did not return within 1000 ms|took more than 128 MB of memory|the script host died|Array buffer allocation failed/;
 const GONE = /the script host died and is started again/;
 
 const ESCAPES: Readonly<Record<string, Escape>> = {
