@@ -273,6 +273,8 @@ inline void count_held(Socket* socket, Direction direction, i64 bytes) {
 bool meet_kernel(const char* path);
 // The row of a socket, which may be another's a moment later; nullptr: the kernel's side knows none. The rest copies out of it.
 bool kernel_owner(u64 cookie, Owner* out);
+// Whether a socket's connection went to the relay.
+bool carried_by_relay(u64 cookie);
 // The newest arrivals, oldest first: how many.
 constexpr u32 kKernelArrivals = MISHAP_KERNEL_ARRIVALS - 1;
 u32 kernel_arrivals(u64 cookie, KernelArrival out[kKernelArrivals]);

@@ -140,6 +140,11 @@ const KernelSocket* kernel_socket(u64 cookie) {
   return nullptr;
 }
 
+bool carried_by_relay(u64 cookie) {
+  const KernelSocket* row = kernel_socket(cookie);
+  return row && (load(&row->flags) & (MISHAP_SOCKET_RELAYED | MISHAP_SOCKET_CLAIMED)) == MISHAP_SOCKET_RELAYED;
+}
+
 bool kernel_owner(u64 cookie, Owner* out) {
   const KernelSocket* row = kernel_socket(cookie);
   return row && copy_while(row, cookie, out, &row->owner);

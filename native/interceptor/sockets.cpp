@@ -138,6 +138,13 @@ bool may_be_ours_unseen(int fd) {
   return found;
 }
 
+// A connection that was made past us went to the relay, where there is one: what is done to it is done there.
+bool left_to_relay(int fd, Socket* socket) {
+  if (!carried_by_relay(socket->cookie)) return false;
+  forget(fd);
+  return foreign_by_nature(fd);
+}
+
 // A descriptor met for the first time: inherited, received, or opened before us.
 Socket* look_at(int fd) {
   int kept = errno;
@@ -155,6 +162,10 @@ Socket* look_at(int fd) {
     if (socket) {
       socket->listening = option(fd, SO_ACCEPTCONN) == 1;
       socket->cookie = cookie_of(fd);
+      if (left_to_relay(fd, socket)) {
+        errno = kept;
+        return nullptr;
+      }
       take_owner(socket);
       // A flow that another process of the project opened goes on with its state.
       socket->flow = find_flow(self.segment, socket->cookie);
@@ -497,6 +508,8 @@ bool faulted(int fd, Socket* socket, const sockaddr* to, socklen_t length) {
     Endpoint peer = {};
     if (socket->stream) {
       if (!named_endpoint(fd, true, &peer) && socket->family != AF_UNIX) return false;  // not connected
+      if (!socket->cookie) socket->cookie = cookie_of(fd);
+      if (left_to_relay(fd, socket)) return false;
       if (!open_flow_as(fd, socket, Role::Acceptor, peer)) return false;
     } else {
       if (!endpoint_of(to, length, &peer)) named_endpoint(fd, true, &peer);

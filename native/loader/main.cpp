@@ -264,9 +264,8 @@ int run_or_observe(Order order) {
       works = false;
     }
     if (works && order.watch.relay) {
-      if (!kernel.redirects()) error = why_nothing(kernel);
-      else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) error = std::string("mishap-relay: ") + strerror(problem);
-      works = error.empty();
+      if (!kernel.redirects()) relay.go_without(why_nothing(kernel));
+      else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));
     }
     if (works) {
       drop_rights();

@@ -102,7 +102,7 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
 }
 
 std::string RelayProcess::begin() {
-  if (to_ < 0) return "there is none";
+  if (state_ != State::There) return missing_;
   if (write(to_, "g", 1) != 1) return strerror(errno);
   std::string said;
   pollfd wait = {from_, POLLIN, 0};

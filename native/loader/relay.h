@@ -17,6 +17,8 @@ class RelayProcess {
 
   // 0 or an errno.
   int make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid);
+  // There is to be none; begin() says why.
+  void go_without(const std::string& reason) { missing_ = reason; }
   // Lets it begin: why it cannot, or empty once connections go to it.
   std::string begin();
   // It takes nothing on any more, and ends once what programs left behind has gone its way.
@@ -34,6 +36,7 @@ class RelayProcess {
   enum class State { None, There, Finishing, Gone };
   State state_ = State::None;
   bool lost_ = false;
+  std::string missing_ = "there is none";
   RelayControl* control_ = nullptr;
   i32 pid_ = -1;
   int to_ = -1, from_ = -1;

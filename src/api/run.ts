@@ -4,6 +4,7 @@
  */
 
 import { readFileSync } from "node:fs";
+import { KernelError } from "../kernel/loader.js";
 import { type Testimony, Witness } from "../kernel/witness.js";
 import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
@@ -46,7 +47,10 @@ export interface RunOptions
   readonly kernel?: boolean;
   /** The kernel's witness, where it was started already. */
   readonly witness?: Witness;
-  /** What carries the faults out; all but the interceptor take `kernel`. Default: the interceptor. */
+  /**
+   * What carries the faults out; all but the interceptor take `kernel`, and fail before the program starts where there is no
+   * relay. Default: `auto` with `kernel`, or the interceptor alone where there is no relay, with a note; else the interceptor.
+   */
   readonly executor?: ExecutorChoice;
   /** A script that is asked about flows and ops; what it leaves open is the policy's. */
   readonly script?: ScriptOptions;
@@ -94,7 +98,7 @@ export async function run(options: RunOptions): Promise<Evidence> {
     if (options.script !== undefined) scripted = await startScript(options.script, options, seed, witness);
     const shared = { ...witnessed, intercepted: options.executor !== "relay", script: scripted?.asked };
     session = await Session.start({ ...options, seed, ...shared, ...asSession(inReplay) });
-    if (relay) await witness?.relay();
+    if (relay && witness !== undefined) await beginRelay(witness, options, session.notes);
     const diverged = new AbortController();
     const facts = {
       version: version(),
@@ -170,7 +174,7 @@ async function runIn(
     escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? listed,
     unreachable,
     notes,
-    executor: executorOf(options.executor, testimony),
+    executor: executorOf(choiceOf(options), testimony),
     kernel: testimony?.facts,
   };
   const counters = readRunCounters(segment);
@@ -179,16 +183,32 @@ async function runIn(
   return evidence;
 }
 
-function takesRelay({ executor = "interceptor" }: RunOptions): boolean {
-  return executor !== "interceptor";
+/** What is to carry the faults out. */
+function choiceOf({ executor, kernel, witness }: Parameters<typeof takesRelay>[0]): ExecutorChoice {
+  return executor ?? (kernel === true || witness !== undefined ? "auto" : "interceptor");
+}
+
+/** Whether the kernel hands connections to the relay. */
+export function takesRelay(options: Pick<RunOptions, "executor" | "kernel" | "witness">): boolean {
+  return choiceOf(options) !== "interceptor";
+}
+
+/** Where nobody asked for the relay, a run does without. */
+async function beginRelay(witness: Witness, { executor }: RunOptions, notes: string[]): Promise<void> {
+  try {
+    await witness.relay();
+  } catch (error) {
+    if (executor !== undefined || !(error instanceof KernelError)) throw error;
+    notes.push(`${error.message}; what the interceptor cannot enter runs unfaulted`);
+  }
 }
 
 /** Who carried faults out, as the kernel's witness saw it where both might have. */
-function executorOf(choice: ExecutorChoice = "interceptor", testimony: Testimony | undefined): Executor {
+function executorOf(choice: ExecutorChoice, testimony: Testimony | undefined): Executor {
   if (choice !== "auto") return choice;
   const states = new Set(testimony?.facts.coverage.map(({ state }) => state));
-  if (states.has("relayed") === states.has("intercepted")) return "both";
-  return states.has("relayed") ? "relay" : "interceptor";
+  if (!states.has("relayed")) return "interceptor";
+  return states.has("intercepted") ? "both" : "relay";
 }
 
 /** What a recording asks for as the run goes on. */

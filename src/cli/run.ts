@@ -3,7 +3,7 @@
 import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type Command, Option } from "commander";
-import type { Evidence, ExecutorChoice, RunOptions, ScriptOptions } from "../api/index.js";
+import type { Evidence, RunOptions, ScriptOptions } from "../api/index.js";
 import type { PolicySource } from "../api/live.js";
 import {
   type FlagValues,
@@ -60,7 +60,7 @@ const RUN_FLAGS: readonly RunFlag[] = [
   { flags: "--kernel", help: "have the kernel witness every flow, intercepted or not; asks sudo for that" },
   {
     flags: "--executor <which>",
-    help: "with --kernel: who carries faults out: interceptor, relay (needs no preload), auto (both)",
+    help: "with --kernel: who carries faults out: auto (default), interceptor, relay (needs no preload)",
     example: "relay",
   },
   { flags: "--as-root", help: "under sudo, run the program as root instead of as the user who called it" },
@@ -169,8 +169,8 @@ async function execute(
     throw new UsageError(`${flag}: says how much is recorded, and --record run.mishap where`);
   }
   if (given.length === 0 && values.replay === undefined) throw new UsageError(NEEDS_PROGRAM);
-  const executor = executorOf(values);
-  const kernel = await leaveRoot(values, executor);
+  const asked = executorOf(values);
+  const kernel = await leaveRoot(values, asked);
   const replayed = await replayedBy(values, flags);
   const words = given.length > 0 || replayed === undefined ? given : replayed.command;
   const [name] = words;
@@ -180,6 +180,7 @@ async function execute(
   const permissions = script === undefined ? undefined : permissionFlags(values);
 
   const { describeUnreachable, findProgram } = await import("../api/program.js");
+  const { run, takesRelay } = await import("../api/run.js");
   const program = findProgram(name);
   const quiet = values.quiet === true;
   if (values.dryRun === true) {
@@ -194,7 +195,7 @@ async function execute(
     );
     return 0;
   }
-  if (program.unreachable !== undefined && !quiet && executor === "interceptor") {
+  if (program.unreachable !== undefined && !quiet && !takesRelay({ ...kernel, ...asked })) {
     printToStderr(`mishap: ${program.image} runs unfaulted: ${describeUnreachable(program.unreachable)}\n`);
   }
 
@@ -205,7 +206,6 @@ async function execute(
   const record = openOutput("--record", values.record);
   let evidence: Evidence;
   try {
-    const { run } = await import("../api/run.js");
     evidence = await run({
       command: words,
       policy,
@@ -213,7 +213,7 @@ async function execute(
       legacy: values.setpriority === true || replayed?.setpriority === true,
       ...(replayed === undefined ? {} : { replay: replayed.replay, seed: replayed.seed }),
       ...kernel,
-      executor,
+      ...asked,
       ...(script && permitted ? { script: { ...script, ...permitted } } : {}),
       notice: quiet ? () => {} : printError,
       ...(typeof values.project === "string" ? { project: values.project } : {}),
@@ -308,14 +308,15 @@ async function replayedBy(values: Readonly<Record<string, unknown>>, flags: Poli
   }
 }
 
-function executorOf({ executor = "interceptor", script }: Readonly<Record<string, unknown>>): ExecutorChoice {
+function executorOf({ executor, script }: Readonly<Record<string, unknown>>): Pick<RunOptions, "executor"> {
+  if (executor === undefined) return {};
   if (executor !== "interceptor" && executor !== "relay" && executor !== "auto") {
     throw new UsageError(`--executor ${executor}: it is interceptor, relay or auto`);
   }
   if (executor === "relay" && script !== undefined) {
     throw new UsageError("--executor relay: only the interceptor asks a script; leave out one of the two");
   }
-  return executor;
+  return { executor };
 }
 
 /**
@@ -324,11 +325,11 @@ function executorOf({ executor = "interceptor", script }: Readonly<Record<string
  */
 async function leaveRoot(
   values: Readonly<Record<string, unknown>>,
-  executor: ExecutorChoice,
+  { executor }: Pick<RunOptions, "executor">,
 ): Promise<Pick<RunOptions, "kernel" | "witness">> {
   const { becomeInvoker, findInvoker, throughSudo } = await import("../kernel/invoker.js");
   const kernel = values.kernel === true || throughSudo();
-  if (executor !== "interceptor" && !kernel) {
+  if (executor !== undefined && executor !== "interceptor" && !kernel) {
     throw new UsageError(`--executor ${executor}: the kernel hands connections to the relay, so add --kernel`);
   }
   if (values.asRoot === true && process.getuid?.() !== 0) {

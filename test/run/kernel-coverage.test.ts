@@ -4,11 +4,13 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, chownSync, copyFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { Evidence } from "../../src/report/schema.js";
+import type { CoverageRow, Evidence } from "../../src/report/schema.js";
 import { evidenceOf, scratchFolder } from "./cli-harness.js";
 import { build, cannotBuild, ExchangePeer, type Moved, movedBy, needsKernel, type Program } from "./support/kernel.js";
 
 const CONNECTIONS = 5;
+/** The interceptor and nothing else: what it misses stays missed. */
+const ALONE = ["--executor", "interceptor"];
 const NOBODY = 65534;
 /** Longer than it takes to find the sockets of a process that is not intercepted. */
 const LINGER_MS = 700;
@@ -34,14 +36,21 @@ async function exchangeUnder(flags: readonly string[], command: readonly string[
   return { moved: movedBy(run.stdout), evidence: run.evidence, received: peer.received - before };
 }
 
+type State = CoverageRow["state"];
+
 /** The coverage that a program's own account comes to. */
-function coverage(program: string, state: "intercepted" | "escaped", { pid, flows, up, down }: Moved): object {
+function coverage(program: string, state: State, { pid, flows, up, down }: Moved): object {
   return { program, pid, state, flows, bytes_up: up, bytes_down: down };
 }
 
-/** Holds a run's coverage to what its only talking program says of the ways that escape and of others, row for row. */
-function expectCovered({ moved, evidence, received }: Ran, program: string, escaping: readonly string[]): void {
-  const state = (way: string): "intercepted" | "escaped" => (escaping.includes(way) ? "escaped" : "intercepted");
+/** Holds a run's coverage to what its only talking program says of the ways that go past libc and of others, row for row. */
+function expectCovered(
+  { moved, evidence, received }: Ran,
+  program: string,
+  past: readonly string[],
+  becomes: State,
+): void {
+  const state = (way: string): State => (past.includes(way) ? becomes : "intercepted");
   const expected = moved.map((each) => coverage(program, state(each.way), each));
   expect(expected.length).toBeGreaterThan(0);
   const covered = [...(evidence.coverage ?? [])].sort((a, b) => b.state.localeCompare(a.state));
@@ -64,13 +73,29 @@ describe.each([
     ["uring", ["io_uring"]],
     ["go-static", ["go"]],
     ["go-dynamic", ["go"]],
-  ])("%s: covered to the byte", async ([program, escaping], { skip }) => {
+  ])("%s: covered to the byte", async ([program, past], { skip }) => {
     const path = await built(program, skip);
-    expectCovered(await exchangeUnder(flags, [path]), program, escaping);
+    expectCovered(await exchangeUnder([...flags, ...ALONE], [path]), program, past, "escaped");
+    if (program !== "mixed") expectCovered(await exchangeUnder(flags, [path]), program, past, "relayed");
+  });
+
+  it("connections made past libc are the relay's, whoever uses them then", async ({ skip }) => {
+    const { moved, evidence } = await exchangeUnder(flags, [await built("mixed", skip)]);
+    expect(evidence.notes.join("\n")).not.toMatch(/than the kernel saw|does not bear/);
+    const flows = (state: State): number | undefined =>
+      evidence.coverage?.find((row) => row.program === "mixed" && row.state === state)?.flows;
+    // Of those that libc made half were used past it too.
+    expect([flows("relayed"), flows("intercepted"), flows("escaped")]).toEqual([10, 10, 5]);
+    const sum = (of: "bytes_up" | "bytes_down"): number =>
+      (evidence.coverage ?? []).reduce((all, row) => all + row[of], 0);
+    expect(sum("bytes_up")).toBe(moved.reduce((all, { up }) => all + up, 0));
+    expect(sum("bytes_down")).toBe(moved.reduce((all, { down }) => all + down, 0));
   });
 
   it("a setuid child: covered to the byte", async ({ skip }) => {
-    expectCovered(await exchangeUnder(flags, asChild(await setuidCopy(skip))), "setuid", ["libc"]);
+    const command = asChild(await setuidCopy(skip));
+    expectCovered(await exchangeUnder([...flags, ...ALONE], command), "setuid", ["libc"], "escaped");
+    expectCovered(await exchangeUnder(flags, command), "setuid", ["libc"], "relayed");
   });
 });
 
