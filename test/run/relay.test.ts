@@ -3,12 +3,12 @@
  * what evidence says of them.
  */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { evidenceOf, freshProject, scratchFolder, segmentFiles, startMishap, until } from "./cli-harness.js";
+import { evidenceOf, freshProject, scratchFolder, segmentFiles, start, startMishap, until } from "./cli-harness.js";
 import { users } from "./support/jail.js";
 import {
   build,
@@ -299,6 +299,27 @@ function relaysOf(project: string): number[] {
     }
   });
 }
+
+it("a mishap that has none does without, unless it was asked for", async () => {
+  const [here, place] = [fileURLToPath(new URL("../../", import.meta.url)), join(folder, "without")];
+  mkdirSync(join(place, "build/Release"), { recursive: true });
+  cpSync(join(here, "dist"), join(place, "dist"), { recursive: true });
+  for (const file of ["package.json", "node_modules"]) symlinkSync(join(here, file), join(place, file));
+  for (const file of ["mishap.node", "mishap-janitor", "mishap-loader", "mishap-courier", "libmishap-interceptor.so"])
+    copyFileSync(join(here, "build/Release", file), join(place, "build/Release", file));
+  const run = (...flags: string[]): ReturnType<typeof startMishap>["finished"] =>
+    start(process.execPath, [join(place, "dist/cli/main.js"), "run", "--kernel", ...flags, "--", "true"]).finished;
+  expect(await run()).toMatchObject({
+    code: 0,
+    stderr: expect.stringContaining(
+      "note: the relay is not to be had: relay: mishap-relay: No such file or directory; what the interceptor cannot enter runs unfaulted",
+    ),
+  });
+  expect(await run("--executor", "auto")).toMatchObject({
+    code: 125,
+    stderr: expect.stringContaining("the relay is not to be had"),
+  });
+});
 
 describe("under sudo", () => {
   it("the relay is the invoking user's, without a right, and closed to that user's programs", async ({ skip }) => {
