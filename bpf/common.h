@@ -95,6 +95,8 @@ struct task_struct {
 #define EAGAIN 11
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_SYNCNT 7
+#define TCP_USER_TIMEOUT 18
 #define TCP_CLOSE 7
 #define TCP_CLOSE_WAIT 8
 #define TCP_LISTEN 10

@@ -160,7 +160,9 @@ int BPF_PROG(mishap_arrived, struct sock *sk, struct sk_buff *skb) {
 SEC("tp_btf/tcp_retransmit_skb")
 int BPF_PROG(mishap_resent, const struct sock *sk) {
   KernelSocket *row = find(sk);
-  if (row) __sync_fetch_and_add(&row->retransmits, 1);
+  if (!row) return 0;
+  if (row->flags & MISHAP_SOCKET_RELAYED && sk->__sk_common.skc_state == TCP_SYN_SENT) return 0;  // its SYNs go nowhere
+  __sync_fetch_and_add(&row->retransmits, 1);
   return 0;
 }
 

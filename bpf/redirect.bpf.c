@@ -126,12 +126,54 @@ int mishap_connect6(struct bpf_sock_addr *context) {
   return 1;
 }
 
-// Before the SYN: the program's end has its port, and its sequence begins with the SYN's.
+// No packet makes a connect fail with ETIMEDOUT; its own timer does. So where a policy ends connects, that timer first rings
+// almost at once, and then when the relay says so: by TCP_USER_TIMEOUT, with retries enough not to end before.
+#define FIRST_RTO_JIFFIES 4
+#define MOST_SYNS 127
+
+static __always_inline int option_of(struct bpf_sock_ops *context, int name) {
+  int value = 0;
+  bpf_getsockopt(context, IPPROTO_TCP, name, &value, sizeof(value));
+  return value;
+}
+static __always_inline void set_option(struct bpf_sock_ops *context, int name, int value) { bpf_setsockopt(context, IPPROTO_TCP, name, &value, sizeof(value)); }
+
+static __always_inline void time_connect(struct bpf_sock_ops *context, RelayRow *row) {
+  const u32 zero = 0;
+  const RelayControl *control = bpf_map_lookup_elem(&mishap_relay, &zero);
+  row->patience_ms = 0;
+  row->user_timeout_ms = option_of(context, TCP_USER_TIMEOUT);
+  row->syn_retries = option_of(context, TCP_SYNCNT);
+  row->timed = control && control->timed && bpf_sock_ops_cb_flags_set(context, BPF_SOCK_OPS_RTO_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG) == 0;
+  if (row->timed) set_option(context, TCP_SYNCNT, MOST_SYNS);
+}
+static __always_inline void end_timing(struct bpf_sock_ops *context, RelayRow *row) {
+  set_option(context, TCP_SYNCNT, row->syn_retries);
+  set_option(context, TCP_USER_TIMEOUT, row->user_timeout_ms);
+  bpf_sock_ops_cb_flags_set(context, 0);
+  row->timed = 0;
+}
+
+static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf_sock *sk, RelayRow *row);
+
 SEC("sockops")
 int mishap_connecting(struct bpf_sock_ops *context) {
-  struct bpf_sock *sk = context->op == BPF_SOCK_OPS_TCP_CONNECT_CB ? context->sk : NULL;
+  const u32 op = context->op, before = context->args[0];
+  if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_TIMEOUT_INIT && op != BPF_SOCK_OPS_RTO_CB && op != BPF_SOCK_OPS_STATE_CB) return 1;
+  struct bpf_sock *sk = context->sk;
   RelayRow *row = relayed(sk);
   if (!row) return 1;
+  if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) return tell_connect(context, sk, row);
+  if (!row->timed) return 1;
+  if (op == BPF_SOCK_OPS_TIMEOUT_INIT) context->reply = FIRST_RTO_JIFFIES;
+  else if (op == BPF_SOCK_OPS_STATE_CB && before == TCP_SYN_SENT) end_timing(context, row);
+  else if (op == BPF_SOCK_OPS_RTO_CB && row->patience_ms) set_option(context, TCP_USER_TIMEOUT, row->patience_ms);
+  return 1;
+}
+
+// Before the SYN: the program's end has its port, and its sequence begins with the SYN's.
+static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf_sock *sk, RelayRow *row) {
+  time_connect(context, row);
   struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
   KernelSocket *socket = tag ? row_of(tag) : NULL;
   struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);

@@ -17,7 +17,8 @@
   FIELD(u64, netns, "cookie of the network namespace that its listeners are in")             \
   FIELD(u64, skipped, "connects that were left alone because their socket is bound to a device") \
   FIELD(u16, port, "of its listeners, on 127.0.0.1 and ::1; host byte order")                \
-  ARRAY(u8, reserved, 30, "zero")
+  FIELD(u8, timed, "some policy ends connects that take too long: a connect looks at RelayRow::patience_ms") \
+  ARRAY(u8, reserved, 29, "zero")
 
 #define MISHAP_RELAY_ROW_FIELDS(FIELD, ARRAY)                                                \
   FIELD(u64, cookie, "of the program's socket; another than the KernelSocket's: nothing of it holds") \
@@ -28,7 +29,12 @@
   FIELD(u32, scope_id, "of a link-local peer")                                               \
   FIELD(u64, process, "of the thread that connected: pid << 32 | low half of its start time") \
   FIELD(i32, pid, "its process")                                                             \
-  FIELD(i32, tid, "that thread")
+  FIELD(i32, tid, "that thread")                                                             \
+  FIELD(u32, patience_ms, "after which its connect fails with ETIMEDOUT; 0: not known yet")  \
+  FIELD(u32, user_timeout_ms, "the program's own TCP_USER_TIMEOUT")                          \
+  FIELD(u8, syn_retries, "and its TCP_SYNCNT")                                               \
+  FIELD(u8, timed, "the kernel ends this connect when patience_ms says so")                  \
+  ARRAY(u8, reserved, 6, "zero")
 
 #define MISHAP_RELAY_CONNECT_FIELDS(FIELD, ARRAY)                                            \
   FIELD(u64, cookie, "of the program's socket")                                              \
@@ -52,7 +58,7 @@
 namespace mishap {
 
 MISHAP_STRUCT(RelayControl, 64, "The relay as the kernel's redirection sees it.", MISHAP_RELAY_CONTROL_FIELDS)
-MISHAP_STRUCT(RelayRow, 64, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
+MISHAP_STRUCT(RelayRow, 80, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
 MISHAP_STRUCT(RelayConnect, 112, "A connect that was handed to the relay.", MISHAP_RELAY_CONNECT_FIELDS)
 
 }  // namespace mishap

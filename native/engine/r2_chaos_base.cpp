@@ -59,15 +59,10 @@ u32 syn_retries(const Unit& unit) {
 
 bool is_repaired(const Unit& unit) { return unit.call.stream && static_cast<LossMode>(unit.row.loss_mode) == LossMode::Retransmit; }
 
-// A lost SYN is sent again on the host's own schedule: `linear` times more than retries says (tcp_timer.c, tcp_write_timeout)
-// and one second apart, then doubling. As on Linux the last wait is followed by no SYN: the connect times out.
+// A lost SYN is sent again on the host's own schedule. As on Linux the last wait is followed by no SYN: the connect times out.
 void lose_syn(const Unit& unit, Fault fault, u32 repeats, Decision* decision) {
   const u32 retries = syn_retries(unit), lost = 1 + (repeats < retries ? repeats : retries);
-  u64 wait = 0, step = 1000 * kMillisecond;
-  for (u32 i = 0; i < lost; i++) {
-    wait += step;
-    if (i + 1 > unit.call.syn_linear) step = 2 * step < kRtoMax ? 2 * step : kRtoMax;
-  }
+  const u64 wait = syn_wait_ns(lost, unit.call.syn_linear);
   decision->fault = fault;
   decision->repeats = lost - 1;
   if (lost <= retries) {
@@ -135,6 +130,15 @@ void chaos_base(const Unit& unit, Decision* decision) {
   const Loss loss = draw_loss(unit);
   unit.state.unit_lost = false;
   if (loss.lost) lose(unit, loss.fault, lost_repeats(unit, loss.ppm, unit.call.kind == OpKind::Connect ? syn_retries(unit) : kMaxRepeats), decision);
+}
+
+u64 syn_wait_ns(u64 syns, u64 linear) {
+  u64 wait = 0, step = 1000 * kMillisecond;
+  for (u64 i = 0; i < syns && i < kMaxSynRetries; i++) {
+    wait += step;
+    if (i + 1 > linear) step = 2 * step < kRtoMax ? 2 * step : kRtoMax;
+  }
+  return wait;
 }
 
 }  // namespace mishap::engine

@@ -65,15 +65,10 @@ void answered_in(const engine::Call& call, u64 measured_ns, u64 asked_ns) {
   record_time(self.segment, call.policy, Fault::Latency, Direction::Downlink, measured_ns, asked_ns);
 }
 
-// How long the kernel sends SYNs before it gives up: 1 s each for some, then twice as long each time.
+// How long the kernel sends SYNs before it gives up.
 u64 syn_patience_ns() {
-  u64 total = 0, each = 1000000000;
-  u64 retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6), linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-  for (u64 i = 0; i <= retries; i++) {
-    total += each;
-    if (i >= linear) each *= 2;
-  }
-  return total;
+  const u64 retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6), linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
+  return engine::syn_wait_ns(1 + retries + linear, linear);
 }
 
 // Lets a connect that does not block go its way. False: it cannot be put on the line.

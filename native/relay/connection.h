@@ -130,10 +130,13 @@ class Connection {
   void attempt();
   void own_onward() const;
   void answered(int error);
+  void come_too_late();
   void complete();
   void fail(int error);
   void end_leaving(u64 now);
-  void leave_unanswered();
+  void leave_unanswered(u64 now);
+  void allow(u64 patience_ns) const;
+  RelayRow* row() const;
   void publish_local() const;
 
   // carry.cpp

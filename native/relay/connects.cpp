@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "connection.h"
@@ -18,6 +19,7 @@ namespace mishap::relay {
 namespace {
 
 constexpr u64 kSynRetries = 6;
+constexpr u64 kLeastPatienceNs = kSecond;  // of TCP_USER_TIMEOUT: a first SYN's timer rings no earlier
 
 u64 read_sysctl(const char* path, u64 otherwise) {
   u64 value;
@@ -66,14 +68,12 @@ int errno_of(ErrorKind kind) {
   }
 }
 
-// How long the kernel sends SYNs before it gives up: 1 s each for some, then twice as long each time.
-u64 syn_patience_ns(u64 retries, u64 linear) {
-  u64 total = 0, each = kSecond;
-  for (u64 i = 0; i <= retries && i < 64; i++) {
-    total += each;
-    if (i >= linear) each *= 2;
-  }
-  return total;
+// When the program's connect ends by itself where nobody answers.
+u64 own_patience_ns(const RelayRow* row) {
+  const u64 retries = row ? load(&row->syn_retries) : kSynRetries, linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
+  const u64 patience_ns = engine::syn_wait_ns(1 + retries + linear, linear);
+  const u64 user_ns = row ? load(&row->user_timeout_ms) * kMillisecond : 0;
+  return user_ns ? std::min(patience_ns, std::max(user_ns, kLeastPatienceNs)) : patience_ns;
 }
 
 }  // namespace
@@ -82,6 +82,7 @@ void Connection::begin(Naming* thread) {
   since_ns_ = due_ns_ = now_ns();
   flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, thread, since_ns_);
   keep_policy();
+  allow(own_patience_ns(row()));
   sockaddr_storage to;
   const socklen_t length = address_of(from_.peer, from_.peer_port, 0, &to);
   engine::Call call;
@@ -106,13 +107,15 @@ void Connection::begin(Naming* thread) {
     lasts_ns = both_ways;
   } else if (way_.outcome != Verdict::Continue) {
     error_ = ETIMEDOUT;
-    lasts_ns = way_.outcome == Verdict::Timeout ? way_.timeout_ns : syn_patience_ns(call.syn_retries, call.syn_linear);
+    lasts_ns = way_.outcome == Verdict::Timeout ? way_.timeout_ns : engine::syn_wait_ns(1 + call.syn_retries + call.syn_linear, call.syn_linear);
   }
   if (way_.limit_ns && (error_ ? lasts_ns > way_.limit_ns : both_ways >= way_.limit_ns)) {  // the program's patience ends first
     error_ = ETIMEDOUT;
     way_.fault = Fault::ConnectTimeout;
     lasts_ns = way_.limit_ns;
   }
+  if (error_ == ETIMEDOUT) allow(lasts_ns);
+  else if (way_.limit_ns) allow(way_.limit_ns);
   silence_ns_ = lasts_ns;
   due_ns_ = since_ns_ + lasts_ns;
   if (lasts_ns == 0) end_leaving(since_ns_);
@@ -126,11 +129,7 @@ void Connection::end_leaving(u64 now) {
     if (way_ns) engine::delivered(call, way_, took_ns);
     return attempt();
   }
-  if (error_ == ETIMEDOUT) {
-    if (way_.fault == Fault::ConnectTimeout || way_.outcome != Verdict::Drop) return leave_unanswered();
-    engine::applied_wait(call, way_.fault, took_ns, silence_ns_);  // SYNs that were lost: the program's kernel gives up just now
-    return close_all(false);
-  }
+  if (error_ == ETIMEDOUT) return leave_unanswered(now);
   if (silence_ns_ && way_ns) engine::delivered(call, way_, took_ns * way_ns / silence_ns_);
   if (silence_ns_ && way_.answer_ns) record_time(shared_->segment, policy_, Fault::Latency, Direction::Downlink, took_ns * way_.answer_ns / silence_ns_, way_.answer_ns);
   engine::applied(call, way_.fault, 1);
@@ -138,19 +137,35 @@ void Connection::end_leaving(u64 now) {
   else fail(error_);
 }
 
-// A connect whose time is up. No packet says so: the program waits until its kernel gives up.
-void Connection::leave_unanswered() {
-  count_fallback(shared_->segment, Fallback::Unsupported);
+// A connect whose time is up: the program's kernel gives up just now. Where it was not told to, before there was such a policy,
+// only lost SYNs end when they would.
+void Connection::leave_unanswered(u64 now) {
+  const RelayRow* told = row();
+  if ((told && load(&told->timed)) || way_.outcome == Verdict::Drop || way_.stage == Stage::ChaosBase) engine::applied_wait(evidence(Direction::Uplink), way_.fault, now - since_ns_, silence_ns_);
+  else count_fallback(shared_->segment, Fallback::Unsupported);
   close_all(false);
+}
+
+// What the kernel knows of the program's socket; nullptr: it is another's by now.
+RelayRow* Connection::row() const {
+  if (from_.row >= MISHAP_KERNEL_SOCKETS) return nullptr;
+  RelayRow* row = &shared_->rows[from_.row];
+  return load(&row->cookie) == from_.cookie ? row : nullptr;
+}
+
+// When the program's connect is to end by itself.
+void Connection::allow(u64 patience_ns) const {
+  const u64 patience_ms = (patience_ns + kMillisecond - 1) / kMillisecond;
+  if (RelayRow* told = row()) store(&told->patience_ms, static_cast<u32>(std::clamp<u64>(patience_ms, 1, ~u32{0} / 2)));
 }
 
 void Connection::attempt() {
   sockaddr_storage to;
-  const bool row = from_.row < MISHAP_KERNEL_SOCKETS && load(&shared_->rows[from_.row].cookie) == from_.cookie;
-  const socklen_t length = address_of(from_.peer, from_.peer_port, row ? load(&shared_->rows[from_.row].scope_id) : 0, &to);
+  const RelayRow* told = row();
+  const socklen_t length = address_of(from_.peer, from_.peer_port, told ? load(&told->scope_id) : 0, &to);
   phase_ = Phase::Connecting;
   attempt_ns_ = now_ns();
-  due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns - way_.answer_ns : kNever;
+  due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns : kNever;
   onward_.fd = make_socket(to.ss_family);
   if (onward_.fd < 0) return answered(errno);
   own_onward();
@@ -173,10 +188,20 @@ void Connection::own_onward() const {
   publish_owner(shared_->segment, owner);
 }
 
+// The program's patience ends before an answer is there.
+void Connection::come_too_late() {
+  phase_ = Phase::Leaving;
+  error_ = ETIMEDOUT;
+  way_.fault = Fault::ConnectTimeout;
+  silence_ns_ = way_.limit_ns;
+  due_ns_ = since_ns_ + way_.limit_ns;
+}
+
 // Whether the attempt succeeded is known here; the program learns it when the answer's way is over.
 void Connection::answered(int error) {
-  error_ = error;
   answered_ns_ = now_ns();
+  if (way_.limit_ns && answered_ns_ + way_.answer_ns >= since_ns_ + way_.limit_ns) return come_too_late();
+  error_ = error;
   if (!error && flow_) store(&flow_->rtt_ns, answered_ns_ - attempt_ns_);
   phase_ = Phase::Answering;
   due_ns_ = answered_ns_ + way_.answer_ns;
@@ -186,11 +211,10 @@ void Connection::answered(int error) {
 // Where getsockname() of the program looks (bpf/redirect.bpf.c), before its connect is completed. The port is there first,
 // because the address says that both are.
 void Connection::publish_local() const {
-  if (from_.row >= MISHAP_KERNEL_SOCKETS) return;
-  RelayRow* row = &shared_->rows[from_.row];
+  RelayRow* told = row();
   sockaddr_storage local = {};
   socklen_t length = sizeof(local);
-  if (load(&row->cookie) != from_.cookie || getsockname(onward_.fd, reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
+  if (!told || getsockname(onward_.fd, reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
   u64 words[2] = {};
   u8* bytes = reinterpret_cast<u8*>(words);
   if (local.ss_family == AF_INET) {
@@ -199,9 +223,9 @@ void Connection::publish_local() const {
   } else {
     memcpy(bytes, &reinterpret_cast<sockaddr_in6*>(&local)->sin6_addr, 16);
   }
-  store(&row->local_port, ntohs(reinterpret_cast<sockaddr_in*>(&local)->sin_port));
-  store(reinterpret_cast<u64*>(row->local), words[0]);
-  store_release(reinterpret_cast<u64*>(row->local) + 1, words[1]);
+  store(&told->local_port, ntohs(reinterpret_cast<sockaddr_in*>(&local)->sin_port));
+  store(reinterpret_cast<u64*>(told->local), words[0]);
+  store_release(reinterpret_cast<u64*>(told->local) + 1, words[1]);
 }
 
 // Both ends connect to one another: the program's SYN waits for ours (RFC 9293, simultaneous open).

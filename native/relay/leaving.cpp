@@ -123,7 +123,7 @@ void Connection::advance(u64 now) {
       end_leaving(now);
     } else if (phase_ == Phase::Connecting) {
       if (lifted && due_ns_ > now) due_ns_ = kNever;
-      else if (due_ns_ != kNever) leave_unanswered();
+      else if (due_ns_ != kNever) come_too_late(), end_leaving(now);
     } else if (phase_ == Phase::Answering) {
       if (way_.answer_ns) record_time(shared_->segment, policy_, Fault::Latency, Direction::Downlink, now - answered_ns_, way_.answer_ns);
       if (error_) fail(error_);

@@ -108,8 +108,21 @@ void Relay::beat() {
   shared_.in_force = lease_holds(shared_.segment, now);
   if (now - beat_ns_ < kBeatNs) return;
   beat_ns_ = now;
+  keep_timed();
   store_release(finishing_ns_ ? &control_->drain_ns : &control_->beat_ns, now);
   for (const auto& [id, connection] : connections_) settle(connection.get());  // those that waited for memory, too
+}
+
+// Whether some policy ends connects that take too long: then the kernel has to, and times them (bpf/redirect.bpf.c).
+void Relay::keep_timed() {
+  const u32 generation = load(&shared_.segment.header->generation);
+  if (generation == generation_) return;
+  generation_ = generation;
+  bool timed = false;
+  Row row;
+  for (u32 i = 0; i < shared_.segment.count.policies && !timed; i++)
+    timed = copy_row(shared_.segment, &shared_.segment.rows[i], &row) && (row.connect_timeout_ns || row.budget_action == static_cast<u8>(BudgetAction::Timeout));
+  store(&control_->timed, static_cast<u8>(timed));
 }
 
 // Does some of what is due; everything is when faults have ended. When there is more: 0 at once, or kNever.

@@ -33,6 +33,7 @@ class Relay {
   const char* open_connects();
   bool watch(int fd, u32 events, u64 data) const;
   void beat();
+  void keep_timed();
   u64 deliver();
   void wait(u64 next_ns);
   void read();
@@ -54,6 +55,7 @@ class Relay {
   std::vector<u64> hungry_;                                // ids of those that can be read from
   const std::unique_ptr<u8[]> buffer_{new u8[kReadBytes + engine::kMaxGrowth]};
   u64 next_id_ = kFirstId;
+  u32 generation_ = ~u32{0};  // of the policies, as `timed` was last kept
   u64 armed_ns_ = 0, beat_ns_ = 0;
   u64 finishing_ns_ = 0, progress_ns_ = 0;  // since when it ends, 0 not yet; when something was last carried
 };

@@ -8,6 +8,7 @@ import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import type { Evidence } from "../../src/report/schema.js";
 import { evidenceOf, freshProject, scratchFolder, segmentFiles, start, startMishap, until } from "./cli-harness.js";
 import { users } from "./support/jail.js";
 import {
@@ -144,6 +145,38 @@ print(time.monotonic() - start)
     const { told, evidence } = await client(flags);
     expect(texts(told)).toEqual(["0123", "0123", "0123"]);
     expect(evidence.coverage).toMatchObject([{ bytes_up: 30, bytes_down: 12 }]);
+  });
+
+  it("a connect that takes too long times out, and the socket is as it was", async () => {
+    const program = `
+import select, socket, time
+for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    for blocking in (True, False):
+        s = socket.socket(family); s.setsockopt(6, socket.TCP_SYNCNT, 3); s.setsockopt(6, socket.TCP_USER_TIMEOUT, 9000)
+        s.setblocking(blocking); start = time.monotonic()
+        error = s.connect_ex((host, ${port}))
+        if not blocking: select.select([], [s], []); error = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        print(error, time.monotonic() - start, s.getsockopt(6, socket.TCP_SYNCNT), s.getsockopt(6, socket.TCP_USER_TIMEOUT))
+`;
+    const under = async (...flags: string[]): Promise<[Evidence, number[][]]> => {
+      const { evidence, stdout } = await evidenceOf(folder, [...RELAY, ...flags], ["python3", "-c", program]);
+      const rows = stdout.trim().split("\n");
+      return [evidence, rows.map((row) => row.split(" ").map(Number))];
+    };
+    const [late, tooLate] = await under("--timeout.connect", "300ms", "--latency", "200ms");
+    expect(tooLate).toHaveLength(4);
+    for (const [error, took, ...options] of tooLate) {
+      expect([error, ...options]).toEqual([110, 3, 9000]);
+      expect(took).toBeGreaterThanOrEqual(0.3);
+      expect(took).toBeLessThan(0.6);
+    }
+    expect(late.faults).toContainEqual(expect.objectContaining({ fault: "timeout.connect", applied: 4 }));
+    expect(late.faults[0]).toMatchObject({ fault: "latency", applied: 0 });
+    const [, inTime] = await under("--timeout.connect", "900ms", "--latency", "50ms");
+    for (const [error, took, ...options] of inTime) {
+      expect([error, ...options]).toEqual([0, 3, 9000]);
+      expect(took).toBeLessThan(0.6);
+    }
   });
 
   it("a budget ends the connection, and a half-open one hears nothing any more", async () => {
