@@ -208,8 +208,8 @@ i32 legacy_control(const Segment& segment, Caller caller, i32* slot, i32 which, 
 // Names for identity: FNV-1a, and a finalizer that spreads every bit (Steele, Lea, Flood 2014: SplitMix64).
 u64 hash_bytes(u64 seed, const void* bytes, u64 length);
 
-// How long Linux waits behind this many SYNs: a second each at first, `linear` times more than one, then twice as long each time
-// (tcp_timer.c, tcp_write_timeout). It sends 1 + retries + linear before a connect times out.
-u64 syn_wait_ns(u64 syns, u64 linear);
+// How long Linux sends SYNs before a connect times out, by net.ipv4.tcp_syn_retries (or TCP_SYNCNT) and
+// net.ipv4.tcp_syn_linear_timeouts.
+u64 syn_patience_ns(u64 retries, u64 linear);
 
 }  // namespace mishap::engine

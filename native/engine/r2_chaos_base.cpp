@@ -52,10 +52,24 @@ u64 round_trip_ns(const Unit& unit) {
   return unit.scaled(unit.row.up.latency_ns) + unit.scaled(unit.row.down.latency_ns) + (load(&unit.call.flow->rtt_ns) & ((1ull << 40) - 1));  // memory is not trusted: 18 minutes at most
 }
 
-u32 syn_retries(const Unit& unit) {
-  const u64 sum = unit.call.syn_retries + unit.call.syn_linear;
-  return sum < kMaxSynRetries ? static_cast<u32>(sum) : kMaxSynRetries;
+// How long Linux waits behind this many SYNs: a second each at first, `linear` times more than once, then twice as long each time.
+u64 syn_wait_ns(u64 syns, u64 linear) {
+  u64 wait = 0, step = 1000 * kMillisecond;
+  for (u64 i = 0; i < syns; i++) {
+    wait += step;
+    if (i + 1 > linear) step = 2 * step < kRtoMax ? 2 * step : kRtoMax;
+  }
+  return wait;
 }
+
+// How many it sends: until it waited as long as it would have without linear timeouts (tcp_timer.c, tcp_write_timeout).
+u32 syns_sent(u64 retries, u64 linear) {
+  const u64 enough = syn_wait_ns(retries < kMaxSynRetries ? 1 + retries : kMaxSynRetries, 0);
+  u32 syns = 1;
+  while (syns < kMaxSynRetries && syn_wait_ns(syns, linear) < enough) syns++;
+  return syns;
+}
+u32 syn_retries(const Unit& unit) { return syns_sent(unit.call.syn_retries, unit.call.syn_linear) - 1; }
 
 bool is_repaired(const Unit& unit) { return unit.call.stream && static_cast<LossMode>(unit.row.loss_mode) == LossMode::Retransmit; }
 
@@ -132,13 +146,6 @@ void chaos_base(const Unit& unit, Decision* decision) {
   if (loss.lost) lose(unit, loss.fault, lost_repeats(unit, loss.ppm, unit.call.kind == OpKind::Connect ? syn_retries(unit) : kMaxRepeats), decision);
 }
 
-u64 syn_wait_ns(u64 syns, u64 linear) {
-  u64 wait = 0, step = 1000 * kMillisecond;
-  for (u64 i = 0; i < syns && i < kMaxSynRetries; i++) {
-    wait += step;
-    if (i + 1 > linear) step = 2 * step < kRtoMax ? 2 * step : kRtoMax;
-  }
-  return wait;
-}
+u64 syn_patience_ns(u64 retries, u64 linear) { return syn_wait_ns(syns_sent(retries, linear), linear); }
 
 }  // namespace mishap::engine

@@ -68,7 +68,7 @@ void answered_in(const engine::Call& call, u64 measured_ns, u64 asked_ns) {
 // How long the kernel sends SYNs before it gives up.
 u64 syn_patience_ns() {
   const u64 retries = read_sysctl("/proc/sys/net/ipv4/tcp_syn_retries", 6), linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-  return engine::syn_wait_ns(1 + retries + linear, linear);
+  return engine::syn_patience_ns(retries, linear);
 }
 
 // Lets a connect that does not block go its way. False: it cannot be put on the line.

@@ -71,7 +71,7 @@ int errno_of(ErrorKind kind) {
 // When the program's connect ends by itself where nobody answers.
 u64 own_patience_ns(const RelayRow* row) {
   const u64 retries = row ? load(&row->syn_retries) : kSynRetries, linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-  const u64 patience_ns = engine::syn_wait_ns(1 + retries + linear, linear);
+  const u64 patience_ns = engine::syn_patience_ns(retries, linear);
   const u64 user_ns = row ? load(&row->user_timeout_ms) * kMillisecond : 0;
   return user_ns ? std::min(patience_ns, std::max(user_ns, kLeastPatienceNs)) : patience_ns;
 }
@@ -107,7 +107,7 @@ void Connection::begin(Naming* thread) {
     lasts_ns = both_ways;
   } else if (way_.outcome != Verdict::Continue) {
     error_ = ETIMEDOUT;
-    lasts_ns = way_.outcome == Verdict::Timeout ? way_.timeout_ns : engine::syn_wait_ns(1 + call.syn_retries + call.syn_linear, call.syn_linear);
+    lasts_ns = way_.outcome == Verdict::Timeout ? way_.timeout_ns : engine::syn_patience_ns(call.syn_retries, call.syn_linear);
   }
   if (way_.limit_ns && (error_ ? lasts_ns > way_.limit_ns : both_ways >= way_.limit_ns)) {  // the program's patience ends first
     error_ = ETIMEDOUT;

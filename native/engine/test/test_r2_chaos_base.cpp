@@ -369,6 +369,10 @@ TEST_CASE("a lost SYN is repeated on Linux's schedule, and the connect times out
     CHECK(waits == Waits{1});
     CHECK(end == 3);
   }
+  SUBCASE("linear timeouts are no longer than doubling ones would be") {
+    CHECK(schedule_of(1, 4) == std::pair{Waits{1, 2}, u64{3}});
+    CHECK(schedule_of(2, 4) == std::pair{Waits{1, 2, 3, 4, 5}, u64{7}});
+  }
   SUBCASE("the wait never exceeds two minutes") {
     auto [waits, end] = schedule_of(8, 0);
     CHECK(waits == Waits{1, 3, 7, 15, 31, 63, 127, 247});
