@@ -5,7 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "connection.h"
+#include "wire/client_hello.h"
 
 namespace mishap::relay {
 namespace {
@@ -14,6 +17,7 @@ constexpr u64 kLineBytes = 16 << 20;     // what a line holds before its source 
 constexpr u64 kRatedBytes = 16384;       // of a stream under a rate leave together
 constexpr u64 kRoomToRead = 512 * 1024;  // of all lines' memory: what a read may take, cut into single units
 constexpr u64 kSpliceBytes = 1 << 20;
+constexpr u64 kHelloBytes = 4096;  // of a TLS client's first ones, as much as is looked at
 
 bool make_pipe(int pipe[2]) {
   if (pipe2(pipe, O_NONBLOCK | O_CLOEXEC) != 0) return false;
@@ -30,7 +34,8 @@ void Connection::keep_policy() {
   const u32 generation = load(&shared_->segment.header->generation);
   if (!flow_ || generation == generation_) return;
   generation_ = generation;
-  const engine::Resolution found = engine::resolve(shared_->segment, *flow_, {}, {from_.process, from_.tid});
+  const engine::Resolution found = engine::resolve(shared_->segment, *flow_, {shared_->names.of(from_.peer), sni_.c_str(), ""}, {from_.process, from_.tid});
+  wants_sni_ = found.wants_sni && !knows_sni_;
   if (found.policy != load(&flow_->policy)) {
     fold_flow(shared_->segment, flow_);
     store(&flow_->policy, found.policy);
@@ -38,6 +43,19 @@ void Connection::keep_policy() {
   policy_ = found.policy;
   wants_ = engine::wants(shared_->segment, flow_);
   if (wants_.recv_limit_ns) count_fallback(shared_->segment, Fallback::Unsupported);  // no receive can be given up from outside
+}
+
+// A TLS client names whom it means in what it sends first.
+void Connection::learn_sni(const u8* bytes, u64 size) {
+  hello_.insert(hello_.end(), bytes, bytes + std::min(size, kHelloBytes - hello_.size()));
+  char name[256];
+  const wire::SniResult found = wire::find_sni(hello_.data(), hello_.size(), name, sizeof(name));
+  if (found == wire::SniResult::NeedMore && hello_.size() < kHelloBytes) return;
+  if (found == wire::SniResult::Found) sni_ = name;
+  hello_ = {};
+  knows_sni_ = true;
+  generation_--;
+  keep_policy();
 }
 
 u64 Connection::foretell_ns(const Way& way, u64 at_ns) const {
@@ -72,7 +90,7 @@ bool Connection::read(u8* buffer) {
 bool Connection::take_in(Way* way, u8* buffer) {
   keep_policy();
   End* from = way->from;
-  const bool calm = (policy_ < 0 || !wants_.anything || !shared_->in_force) && way->line.empty() && way->held.empty() && phase_ == Phase::Carrying;
+  const bool calm = !wants_sni_ && (policy_ < 0 || !wants_.anything || !shared_->in_force) && way->line.empty() && way->held.empty() && phase_ == Phase::Carrying;
   const bool spliced = calm && way->bulk && (way->pipe[0] >= 0 || make_pipe(way->pipe));
   const ssize_t n = spliced ? splice_in(way) : recv(from->fd, buffer, kReadBytes, 0);
   const int error = errno;
@@ -104,6 +122,7 @@ bool Connection::take_in(Way* way, u8* buffer) {
   const u64 bytes = static_cast<u64>(n);
   if (shared_->counted && flow_ && way->direction == Direction::Uplink) add(&flow_->up.called, bytes);
   if (calm && shared_->counted && flow_) count_op(side_of(flow_, way->direction));
+  if (wants_sni_ && way->direction == Direction::Uplink) learn_sni(buffer, bytes);
   if (spliced) flush_pipe(way);
   else if (calm) put(way, buffer, bytes, at_ns, {});
   else carry(way, buffer, bytes, at_ns);

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "contract/kernel.h"
@@ -21,6 +22,7 @@
 #include "engine/engine.h"
 #include "flows.h"
 #include "link/line.h"
+#include "names.h"
 #include "raw.h"
 
 namespace mishap::relay {
@@ -38,6 +40,7 @@ struct Shared {
   RelayRow* rows = nullptr;               // MISHAP_KERNEL_SOCKETS of them
   const KernelSocket* sockets = nullptr;  // as many
   RawSockets raw;
+  Names names;
   link::Budget budget = {u64{512} << 20};
   u16 port = 0;            // of the listeners
   int epoll = -1;
@@ -149,6 +152,7 @@ class Connection {
   void overtake(Way* way, u32 passed, bool all);
   void fall_silent(Direction direction, const engine::Decision& d);
   void keep_policy();
+  void learn_sni(const u8* bytes, u64 size);
   u64 foretell_ns(const Way& way, u64 at_ns) const;
   void count_lost(const Way& way, Account reason, u64 bytes) const;
 
@@ -178,6 +182,10 @@ class Connection {
   i32 policy_ = -1;
   u32 generation_ = 0;
   engine::Wants wants_ = {};
+  bool knows_sni_ = false;  // it was looked for
+  bool wants_sni_ = false;  // a name in a TLS client's first bytes may choose another policy
+  std::vector<u8> hello_;   // those bytes so far
+  std::string sni_;
 
   // of the connect
   engine::Decision way_;        // what was decided about it

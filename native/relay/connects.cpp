@@ -80,7 +80,7 @@ u64 own_patience_ns(const RelayRow* row) {
 
 void Connection::begin(Naming* thread) {
   since_ns_ = due_ns_ = now_ns();
-  flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, thread, since_ns_);
+  flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, shared_->names.of(from_.peer), thread, since_ns_);
   keep_policy();
   allow(own_patience_ns(row()));
   sockaddr_storage to;
@@ -155,7 +155,7 @@ RelayRow* Connection::row() const {
 
 // When the program's connect is to end by itself.
 void Connection::allow(u64 patience_ns) const {
-  const u64 patience_ms = (patience_ns + kMillisecond - 1) / kMillisecond;
+  const u64 patience_ms = (patience_ns + kMillisecond - 1) / kMillisecond + 1;  // the kernel counts from a millisecond already begun
   if (RelayRow* told = row()) store(&told->patience_ms, static_cast<u32>(std::clamp<u64>(patience_ms, 1, ~u32{0} / 2)));
 }
 

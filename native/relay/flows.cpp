@@ -72,8 +72,8 @@ Naming* Threads::of(const Segment& segment, const RelayConnect& connect) {
   return &found->second;
 }
 
-Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Naming* thread, u64 now_ns) {
-  const engine::Identity id = engine::identify(segment, {Protocol::Tcp, Role::Connector, "", connect.peer, connect.peer_port}, thread->path, thread->flows);
+Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, const char* host, Naming* thread, u64 now_ns) {
+  const engine::Identity id = engine::identify(segment, {Protocol::Tcp, Role::Connector, host, connect.peer, connect.peer_port}, thread->path, thread->flows);
   Owner owner = {};
   const bool seen = kernel_owner(sockets, connect, &owner);
   if (!seen) {
@@ -98,6 +98,7 @@ Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const R
   FlowOpening opening = {};
   opening.cookie = connect.cookie;
   opening.key = id.key;
+  opening.name_hash = engine::hash_name(host);
   opening.role = Role::Connector;
   opening.protocol = Protocol::Tcp;
   opening.peer_port = connect.peer_port;

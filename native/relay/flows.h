@@ -38,7 +38,7 @@ class Threads {
   u32 numbered_ = 0;
 };
 
-// Opens the flow of a connect, publishes its owner and enters it in the journal; nullptr: there is no room for it.
-Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Naming* thread, u64 now_ns);
+// Opens the flow of a connect to what was called `host`, publishes its owner and enters it in the journal; nullptr: there is no room for it.
+Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, const char* host, Naming* thread, u64 now_ns);
 
 }  // namespace mishap::relay

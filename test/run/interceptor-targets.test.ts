@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { createServer } from "node:tls";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { evidenceOf, freshProject, mishap, scratchFolder, startMishap } from "./cli-harness.js";
+import { needsKernel } from "./support/kernel.js";
 import { echoServer, type Peer } from "./support/programs.js";
 import { spanMs, type Talk, Talker } from "./support/talk.js";
 
@@ -91,7 +92,11 @@ describe("targets", () => {
     expect(await paths([`unix://${two}`])).toEqual([false, true]);
   });
 
-  it("sni is read from the ClientHello", async () => {
+  it.for([
+    ["the interceptor", []],
+    ["the relay", ["--kernel", "--executor", "relay"]],
+  ] as const)("sni is read from the ClientHello, by %s", async ([, executor], context) => {
+    if (executor.length > 0) needsKernel(context);
     const [key, certificate] = [join(folder, "key.pem"), join(folder, "certificate.pem")];
     const request = [
       "req",
@@ -119,7 +124,8 @@ describe("targets", () => {
     const port = (server.address() as AddressInfo).port;
     const applied = async (name: string): Promise<number | undefined> => {
       const command = ["openssl", "s_client", "-connect", `127.0.0.1:${port}`, "-servername", name];
-      const { code, evidence } = await evidenceOf(folder, ["--latency", "20ms", "--target", "sni=slow.test"], command);
+      const flags = [...executor, "--latency", "20ms", "--target", "sni=slow.test"];
+      const { code, evidence } = await evidenceOf(folder, flags, command);
       expect(code).toBe(0);
       return evidence.faults[0]?.applied;
     };
