@@ -120,6 +120,8 @@ class Connection {
   // Whether a read would find something and may happen.
   bool hungry() const { return may_read(up_) || may_read(down_); }
   bool queued() const { return !up_.line.empty() || !down_.line.empty() || up_.piped || down_.piped; }
+  // Whether a connect fails just now: the program, which knows already, may have ended on it.
+  bool fails_by(u64 at_ns) const { return phase_ == Phase::Leaving && error_ && due_ns_ <= at_ns; }
   // Whether what the program sent before its end is still to be read.
   bool drains() const { return program_.closing && !up_.finished && phase_ == Phase::Carrying; }
 

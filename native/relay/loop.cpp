@@ -22,6 +22,7 @@ constexpr u64 kBeatNs = 100 * kMillisecond;
 constexpr u64 kBlockedNs = kSecond;          // without progress, after which the run no longer waits for what is left
 constexpr u64 kOverNs = 100 * kMillisecond;  // as much when faults have ended
 constexpr u64 kWakingNs = 50000;             // what waking takes: the timer rings that much before something is due
+constexpr u64 kJustNowNs = 20 * kMillisecond;
 constexpr int kServedATurn = 64;             // connections, before the epoll set is looked at again
 
 // A map of the kernel's, or a file of a test; nullptr with errno. A map refuses a length that it does not have, where a file
@@ -237,7 +238,7 @@ void Relay::finish() {
 bool Relay::settled() {
   bool left = false, moving = false;
   for (const auto& [id, connection] : connections_) {
-    if (!connection->queued() && !connection->drains()) continue;
+    if (!connection->queued() && !connection->drains() && !connection->fails_by(finishing_ns_ + kJustNowNs)) continue;
     left = true;
     moving |= connection->next_ns() != kNever;
   }
