@@ -112,8 +112,16 @@ export function prepareArguments(args: readonly string[]): string[] {
   for (let at = 1; at < args.length; at++) {
     const word = args[at] ?? "";
     if (word === "--" || !word.startsWith("-")) return [...prepared, ...args.slice(at)];
-    prepared.push(...(booleans.has(word) ? [`${word}=true`] : preparePermissionArguments([word])));
-    const takesNext = word.startsWith("--") && !word.includes("=") && !booleans.has(word) && !bare.has(word);
+    if (booleans.has(word)) {
+      // A program of that name would hardly be given a long flag.
+      const [next = "", behind = ""] = args.slice(at + 1);
+      const given = ["true", "false"].includes(next) && behind.startsWith("--");
+      prepared.push(`${word}=${given ? next : "true"}`);
+      if (given) at++;
+      continue;
+    }
+    prepared.push(...preparePermissionArguments([word]));
+    const takesNext = word.startsWith("--") && !word.includes("=") && !bare.has(word);
     if (takesNext && word !== "--help" && at + 1 < args.length) prepared.push(args[++at] ?? "");
   }
   return prepared;

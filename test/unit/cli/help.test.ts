@@ -54,6 +54,16 @@ describe("arguments", () => {
       ["run", "--payload-mutation.dry-run=true", "curl"],
     ],
     [
+      "its value may stand behind it where flags go on",
+      ["run", "--payload-mutation.dry-run", "false", "--latency", "1ms", "--", "curl"],
+      ["run", "--payload-mutation.dry-run=false", "--latency", "1ms", "--", "curl"],
+    ],
+    [
+      "a program called true is one",
+      ["run", "--payload-mutation.dry-run", "true", "curl"],
+      ["run", "--payload-mutation.dry-run=true", "true", "curl"],
+    ],
+    [
       "a value is not taken for the program",
       ["run", "--json", "out", "curl", "--quiet"],
       ["run", "--json", "out", "curl", "--quiet"],
