@@ -45,8 +45,10 @@ socklen_t address_of(const u8 address[16], u16 port, u32 scope_id, sockaddr_stor
   return sizeof(*in6);
 }
 
-// Whether there is no way to an address, which a connect meets before any packet leaves.
-bool no_way_to(const sockaddr_storage& to, socklen_t length) {
+// Whether there is no way to a peer, which a connect meets before any packet leaves.
+bool no_way_to(const RelayConnect& from) {
+  sockaddr_storage to;
+  const socklen_t length = address_of(from.peer, from.peer_port, 0, &to);
   const int probe = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);  // to connect it sends nothing
   if (probe < 0) return false;
   const bool fails = connect(probe, reinterpret_cast<const sockaddr*>(&to), length) != 0 && errno != EACCES;  // a broadcast's
@@ -69,10 +71,9 @@ int errno_of(ErrorKind kind) {
 }
 
 // When the program's connect ends by itself where nobody answers.
-u64 own_patience_ns(const RelayRow* row) {
-  const u64 retries = row ? load(&row->syn_retries) : kSynRetries, linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
-  const u64 patience_ns = engine::syn_patience_ns(retries, linear);
-  const u64 user_ns = row ? load(&row->user_timeout_ms) * kMillisecond : 0;
+u64 own_patience_ns(const RelayRow& row) {
+  const u64 patience_ns = engine::syn_patience_ns(load(&row.syn_retries), read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0));
+  const u64 user_ns = load(&row.user_timeout_ms) * kMillisecond;
   return user_ns ? std::min(patience_ns, std::max(user_ns, kLeastPatienceNs)) : patience_ns;
 }
 
@@ -82,11 +83,9 @@ void Connection::begin(Naming* thread) {
   since_ns_ = due_ns_ = now_ns();
   flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, shared_->names.of(from_.peer), thread, since_ns_);
   keep_policy();
-  allow(own_patience_ns(row()));
-  sockaddr_storage to;
-  const socklen_t length = address_of(from_.peer, from_.peer_port, 0, &to);
+  if (const RelayRow* told = row(); told && load(&told->timed)) allow(own_patience_ns(*told));
   engine::Call call;
-  const bool decides = policy_ >= 0 && shared_->in_force && !no_way_to(to, length) &&
+  const bool decides = policy_ >= 0 && shared_->in_force &&
                        engine::begin(&call, shared_->segment, flow_, OpKind::Connect, Direction::Uplink, since_ns_) == engine::Begun::Ready;
   if (!decides) return attempt();
   call.syn_retries = kSynRetries;
@@ -96,10 +95,12 @@ void Connection::begin(Naming* thread) {
     call.syn_linear = read_sysctl("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", 0);
     step = engine::next_step(&call, 1);
   }
-  way_ = step.decision;
   engine::commit(&call, step, 1);
   engine::finish(&call);
+  const engine::Decision& d = step.decision;
+  if (d.untouched() || (d.outcome == Verdict::Continue && no_way_to(from_))) return attempt();
 
+  way_ = d;
   const u64 both_ways = static_cast<u64>(way_.delay_ns()) + way_.answer_ns;
   u64 lasts_ns = static_cast<u64>(way_.delay_ns());
   if (way_.outcome == Verdict::Error) {
@@ -166,7 +167,7 @@ void Connection::attempt() {
   phase_ = Phase::Connecting;
   attempt_ns_ = now_ns();
   due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns : kNever;
-  onward_.fd = make_socket(to.ss_family);
+  onward_.fd = make_socket(to.ss_family, false);
   if (onward_.fd < 0) return answered(errno);
   own_onward();
   const bool begun = connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
@@ -238,7 +239,7 @@ void Connection::complete() {
   if (onward_.fd >= 0) publish_local();
   phase_ = Phase::Completing;
   due_ns_ = kNever;
-  program_.fd = make_socket(family);
+  program_.fd = make_socket(family, true);
   const bool begun = program_.fd >= 0 && to.ss_family == family && bind(program_.fd, reinterpret_cast<sockaddr*>(&own), own_length) == 0 &&
                      (connect(program_.fd, reinterpret_cast<sockaddr*>(&to), length) == 0 || errno == EINPROGRESS);
   if (!begun || !watch(program_, Program)) fail(ECONNREFUSED);

@@ -199,8 +199,8 @@ void Connection::file_evidence(const Way& way, const Parcel& parcel) const {
 void Connection::pass_end(Way* way) {
   way->passed = true;
   set_abrupt(way->to->fd, false);
-  shutdown(way->to->fd, SHUT_WR);
   if (up_.passed && down_.passed) close_all(true);
+  else shutdown(way->to->fd, SHUT_WR);
 }
 
 // One end broke. What goes there is lost; the other end learns it as late as, and behind, the bytes that came before.

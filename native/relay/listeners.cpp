@@ -21,7 +21,7 @@ constexpr int kAttempts = 32;  // a port that is free on 127.0.0.1 may be taken 
 
 // A listener on `port`, or on any (0); -1 with errno.
 int listen_on(int family, u16 port) {
-  const int fd = make_socket(family), on = 1;
+  const int fd = make_socket(family, true), on = 1;
   if (fd < 0) return -1;
   if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
   sockaddr_storage address = {};
@@ -55,12 +55,14 @@ u16 port_of(int fd) {
 
 }  // namespace
 
-int make_socket(int family) {
+int make_socket(int family, bool shares_port) {
   const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
   const linger at_once = {1, 0};
   if (fd < 0) return -1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+  if (shares_port) {
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+  }
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   return fd;

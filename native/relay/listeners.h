@@ -25,9 +25,9 @@ class Listeners {
   u64 netns_ = 0;
 };
 
-// A TCP socket as the relay's are: non-blocking, its address shared with the listeners', and with a RST as its end until an
-// orderly one is due, so that a death of the relay is no end of a stream. -1 with errno.
-int make_socket(int family);
+// A TCP socket as the relay's are: non-blocking, and with a RST as its end until an orderly one is due, so that a death of the
+// relay is no end of a stream; towards programs its port is the listeners'. -1 with errno.
+int make_socket(int family, bool shares_port);
 // The relay's own address, `port` on it.
 void fill_loopback(int family, u16 port, void* address, u32* length);
 
