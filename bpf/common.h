@@ -70,8 +70,15 @@ struct tcp_sock {
 struct sk_buff {
   char cb[48];
 } CORE;
+struct ns_common {
+  unsigned int inum;
+} CORE;
+struct pid_namespace {
+  struct ns_common ns;
+} CORE;
 struct upid {
   int nr;
+  struct pid_namespace *ns;
 } CORE;
 struct pid {
   unsigned int level;
@@ -171,7 +178,8 @@ static __always_inline void tell(struct event *event) {
 #define SCOPE_PROCESS 1
 #define SCOPE_ALL 2
 const volatile unsigned int scope = SCOPE_CGROUP;
-const volatile int scope_pid = 0;
+const volatile int scope_pid = 0;  // as its own pid namespace numbers it
+const volatile unsigned int scope_pid_namespace = 0;
 
 struct {
   __uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
@@ -256,7 +264,10 @@ static __always_inline bool in_scope(void) {
   struct task_struct *task = (void *)bpf_get_current_task();
   struct pid *process = BPF_CORE_READ(task, group_leader, thread_pid);
   u32 level = BPF_CORE_READ(process, level);
+  const void *number = (void *)process + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid);
+  struct pid_namespace *space = NULL;
   i32 nr = 0;
-  bpf_probe_read_kernel(&nr, sizeof(nr), (void *)process + bpf_core_field_offset(struct pid, numbers) + level * bpf_core_type_size(struct upid) + bpf_core_field_offset(struct upid, nr));
-  return nr == scope_pid;
+  bpf_probe_read_kernel(&nr, sizeof(nr), number + bpf_core_field_offset(struct upid, nr));
+  bpf_probe_read_kernel(&space, sizeof(space), number + bpf_core_field_offset(struct upid, ns));
+  return nr == scope_pid && BPF_CORE_READ(space, ns.inum) == scope_pid_namespace;
 }

@@ -1,7 +1,8 @@
 // Who carries this connection? A connect that the interceptor has not claimed is handed to the relay while the relay is there:
 // its SYN goes to the relay's port, where it is dropped in silence until the relay completes it (native/contract/relay.h has
 // the way of it), and the program is shown the peer and the address that it would have without. No beat of the relay for half
-// a second, another network namespace, a socket bound to a device, a peer that no connection can have: it goes direct.
+// a second, another network namespace, a socket bound to a device, a peer that no connection can have, the relay of another
+// run: it goes direct.
 #include "common.h"
 
 #include "../native/contract/relay.h"
@@ -60,20 +61,64 @@ static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
   return row && row->cookie == tag->cookie ? row : NULL;
 }
 
+#define LOOPBACK __builtin_bswap32(0x7f000001)
+#define MAPPED __builtin_bswap32(0x0000ffff)
+
+// Whether another run's redirection was here first: then the connection is its relay's.
+static __always_inline bool is_relay(struct bpf_sock_addr *context, const u32 peer[4]) {
+  struct bpf_sock_tuple tuple = {};
+  u32 size = sizeof(tuple.ipv4);
+  if (peer[0] || peer[1]) return false;
+  if (peer[2] == MAPPED && peer[3] == LOOPBACK) {
+    tuple.ipv4.daddr = LOOPBACK;
+    tuple.ipv4.dport = context->user_port;
+  } else if (!peer[2] && peer[3] == __builtin_bswap32(1)) {
+    tuple.ipv6.daddr[3] = peer[3];
+    tuple.ipv6.dport = context->user_port;
+    size = sizeof(tuple.ipv6);
+  } else {
+    return false;
+  }
+  struct bpf_sock *listener = size == sizeof(tuple.ipv4) ? bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0)
+                                                          : bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+  if (!listener) return false;
+  const bool relays = listener->mark == MISHAP_RELAY_MARK;
+  bpf_sk_release(listener);
+  return relays;
+}
+
+// A socket that was made before there was a redirection has its row from here on, when who connects it is in scope.
+static __always_inline KernelSocket *adopt(struct bpf_sock_addr *context, struct bpf_sock *sk) {
+  if (!is_ours(sk->family, sk->protocol)) return NULL;
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+  if (!tag) return NULL;
+  const u64 cookie = bpf_get_socket_cookie(context);
+  KernelSocket *row = make_row(tag, cookie, sk->family, sk->protocol);
+  if (!row) return NULL;
+  take_current(row);
+  publish(row, cookie);
+  return row;
+}
+
 // Remembers whom a program connects to; the port to send it to instead, or 0: nowhere else. `peer` as IPv6 or mapped IPv4.
 static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4], u32 scope_id) {
   struct bpf_sock *sk = context->sk;
   struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
   KernelSocket *socket = tag ? row_of(tag) : NULL;
-  if (!socket) return 0;
+  const bool wanted = scope != SCOPE_PROCESS || in_scope();
+  if (sk && !socket && wanted) {
+    socket = adopt(context, sk);
+    tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  }
+  if (!socket || !tag) return 0;
   const u32 at = tag->row;
   RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);
   if (!row) return 0;
   row->cookie = 0;  // of an earlier attempt
   socket->flags &= ~MISHAP_SOCKET_RELAYED;
-  if (context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
+  if (!wanted || context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
   RelayControl *control = relay_for(context);
-  if (!control) return 0;
+  if (!control || is_relay(context, peer)) return 0;
   if (sk->bound_dev_if) {
     __sync_fetch_and_add(&control->skipped, 1);
     return 0;
@@ -90,9 +135,6 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   socket->flags |= MISHAP_SOCKET_RELAYED;
   return control->port;
 }
-
-#define LOOPBACK __builtin_bswap32(0x7f000001)
-#define MAPPED __builtin_bswap32(0x0000ffff)
 
 // Any address stands for this host, as in tcp_v4_connect(); to a group or to all there is no connection.
 static __always_inline u32 this_host(u32 address) { return address ? address : LOOPBACK; }

@@ -10,6 +10,7 @@
 #pragma once
 
 #define MISHAP_RELAY_PATIENCE_NS 500000000  // no beat for so long: the relay is not there, and connections go direct
+#define MISHAP_RELAY_MARK 0x6d697368        // SO_MARK of a relay's listeners, by which another run's redirection knows them
 
 #define MISHAP_RELAY_CONTROL_FIELDS(FIELD, ARRAY)                                            \
   FIELD(u64, beat_ns, "CLOCK_MONOTONIC: when the relay was last there; 0 it is not yet, or takes nothing on any more") \

@@ -65,6 +65,11 @@ std::string cgroup_of(i32 pid) {
   return {};
 }
 
+bool holds(const std::string& cgroup, const std::string& other) {
+  const std::string folder = cgroup.substr(0, cgroup.find_last_not_of('/') + 1) + "/";
+  return (other + "/").rfind(folder, 0) == 0;
+}
+
 int move_process(i32 pid, const std::string& cgroup) {
   const int fd = open((cgroup + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return errno;

@@ -12,6 +12,8 @@ namespace mishap::loader {
 std::string cgroup_root();
 // The cgroup2 folder of a process; empty: it has none.
 std::string cgroup_of(i32 pid);
+// Whether a cgroup is another one or lies within it.
+bool holds(const std::string& cgroup, const std::string& other);
 // Moves a process; 0 or an errno.
 int move_process(i32 pid, const std::string& cgroup);
 

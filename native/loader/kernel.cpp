@@ -98,8 +98,9 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   observe_ = observe_bpf__open();
   redirect_ = redirect_bpf__open();
   if (!tag_ || !observe_ || !redirect_) return false;
-  tag_->rodata->scope = observe_->rodata->scope = static_cast<u32>(watch.scope);
-  tag_->rodata->scope_pid = observe_->rodata->scope_pid = watch.pid;
+  tag_->rodata->scope = observe_->rodata->scope = redirect_->rodata->scope = static_cast<u32>(watch.scope);
+  tag_->rodata->scope_pid = observe_->rodata->scope_pid = redirect_->rodata->scope_pid = watch.pid;
+  tag_->rodata->scope_pid_namespace = observe_->rodata->scope_pid_namespace = redirect_->rodata->scope_pid_namespace = watch.pid_namespace;
   for (Hook& hook : hooks_) {
     bpf_program* program = bpf_object__find_program_by_name(object_of(hook), hook.program);
     bpf_program__set_autoload(program, only ? only == &hook : hook.ok);

@@ -31,7 +31,8 @@ enum class Scope : u32 { Cgroup, Process, All };  // as in bpf/common.h
 
 struct Watch {
   Scope scope = Scope::Cgroup;
-  i32 pid = 0;        // of Scope::Process
+  i32 pid = 0;        // of Scope::Process, as its own pid namespace numbers it
+  u32 pid_namespace = 0;
   int cgroup = -1;    // where the cgroup hooks go; -1: nowhere
   bool arrivals = false;
   bool relay = false;

@@ -2,11 +2,12 @@
 // sockets' rows to whoever carries the interceptor, and tells what was seen, in lines of JSON:
 //
 //   mishap-loader run --segment PATH --uid UID --gid GID --for PID [--arrivals] [--relay]
+//   mishap-loader attach --segment PATH --uid UID --gid GID --pid N | --cgroup PATH [--arrivals]
 //   mishap-loader observe --pid N | --cgroup PATH | --all
 //   mishap-loader probe
 //
 //   stdin    join PID · leave PID · flows · relay · drain
-//   stdout   {"ready":true,…} or {"error":"…"}, then a line or more an order
+//   stdout   {"ready":true,…} or {"error":"…"}, then a line or more an order; {"gone":true} when process N has ended
 //
 // It ends with its standard input, and with it everything it did: nothing is pinned, so the kernel itself detaches what is
 // attached when it dies, however it dies. What it made besides, the cgroup and the socket's name, a keeper removes then: a
@@ -36,6 +37,7 @@
 #include "flows.h"
 #include "kernel.h"
 #include "relay.h"
+#include "subject.h"
 
 using namespace mishap;
 using namespace mishap::loader;
@@ -206,12 +208,12 @@ void obey(const std::string& line, const Order& order, const Place& place, Flows
 volatile sig_atomic_t told_to_end = 0;
 
 // Serves until standard input ends.
-void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay) {
+void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay, int subject) {
   Flows flows(kernel);
   std::string rest;
   for (;;) {
-    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}, {relay->end(), POLLIN, 0}};
-    if (poll(waits, 4, kTakeInMs) < 0 && errno != EINTR) return;
+    pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}, {relay->end(), POLLIN, 0}, {subject, POLLIN, 0}};
+    if (poll(waits, 5, kTakeInMs) < 0 && errno != EINTR) return;
     if (told_to_end) return;
     flows.take_in();
     if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
@@ -219,6 +221,10 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
       const bool told = relay->finishing();
       relay->ended(told && !relay->hangs());
       if (told) say(kDrained);
+    }
+    if (waits[4].revents) {
+      say("{\"gone\":true}\n");
+      subject = -1;  // told once
     }
     if (!waits[0].revents) continue;
     char text[4096];
@@ -238,11 +244,29 @@ std::string why_nothing(const Kernel& kernel) {
   return std::string("the kernel's programs cannot be loaded: ") + strerror(errno);
 }
 
+// Whom the order is about, where that runs already; false: it cannot be had.
+bool find_subject(Order* order, Subject* subject, std::string* error) {
+  if (order->watch.scope == Scope::All || order->mode == "run") return true;
+  if (order->watch.scope == Scope::Process) {
+    *error = subject->find(order->watch.pid);
+    order->watch.pid = subject->inner_pid;
+    order->watch.pid_namespace = subject->pid_namespace;
+    if (error->empty() && order->mode == "attach" && cgroup_of(subject->pid).find("/mishap-") != std::string::npos) *error = "it belongs to a run of mishap";
+    return error->empty();
+  }
+  if (order->mode != "attach") return true;
+  if (!holds(order->cgroup, cgroup_of(getpid()))) return subject->find_in(order->cgroup), true;
+  *error = "mishap itself is in that cgroup; a narrower one is to be given";
+  return false;
+}
+
 int run_or_observe(Order order) {
   Place place;
+  Subject subject;
   std::string error, socket_path;
   int listener = -1;
   pid_t keeper = -1;
+  if (!find_subject(&order, &subject, &error)) return say_error(error), 1;
   if (order.mode == "run") {
     RunCgroup cgroup(order.run, &error);
     if (cgroup.path().empty()) return say_error(error), 1;
@@ -265,12 +289,12 @@ int run_or_observe(Order order) {
     }
     if (works && order.watch.relay) {
       if (!kernel.redirects()) relay.go_without(why_nothing(kernel));
-      else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));
+      else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid, subject)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));
     }
     if (works) {
       drop_rights();
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
-      serve(order, place, kernel, listener, &relay);
+      serve(order, place, kernel, listener, &relay, order.watch.scope == Scope::Process ? subject.handle : -1);
     } else {
       say_error(error);
     }
@@ -319,8 +343,10 @@ bool read_order(int argc, char** argv, Order* order) {
   }
   if (order->mode == "probe") return argc == 2;
   if (order->mode == "observe") return scoped && (order->watch.scope != Scope::Process || order->watch.pid > 0);
+  if (order->mode == "attach") order->watch.relay = true;
   const bool segment = order->segment.rfind(kSegments, 0) == 0 && order->segment.find('/', sizeof(kSegments)) == std::string::npos;
-  return order->mode == "run" && segment && order->uid >= 0 && order->gid >= 0 && order->run > 0;
+  const bool whole = segment && order->uid >= 0 && order->gid >= 0;
+  return whole && ((order->mode == "run" && order->run > 0) || (order->mode == "attach" && scoped && order->watch.scope != Scope::All));
 }
 
 }  // namespace
@@ -329,6 +355,7 @@ int main(int argc, char** argv) {
   Order order;
   if (!read_order(argc, argv, &order)) {
     fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals] [--relay]\n"
+          "       mishap-loader attach --segment /dev/shm/mishap-… --uid UID --gid GID --pid N | --cgroup PATH [--arrivals]\n"
           "       mishap-loader observe --pid N | --cgroup PATH | --all\n"
           "       mishap-loader probe\n",
           stderr);

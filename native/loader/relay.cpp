@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -34,10 +35,13 @@ int open_program() {
   return open((folder.substr(0, folder.rfind('/') + 1) + "mishap-relay").c_str(), O_PATH | O_CLOEXEC);
 }
 
-// From here on the process is that user's, with the one right: it survives the change of users and the program's start.
-bool become(i32 uid, i32 gid) {
+// From here on the process is that user's, with the one right, and those that it takes to become another user: they survive
+// the change of users and the program's start.
+bool become(i32 uid, i32 gid, bool moves_on) {
+  u32 rights = 1u << CAP_NET_RAW;
+  if (moves_on) rights |= 1u << CAP_SETUID | 1u << CAP_SETGID;
   for (int capability = 0; capability <= CAP_LAST_CAP; capability++)
-    if (capability != CAP_NET_RAW) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    if (capability >= 32 || !(rights >> capability & 1)) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
   const gid_t group = static_cast<gid_t>(gid);
   if (setgroups(0, nullptr) != 0 || setresgid(group, group, group) != 0) return false;
@@ -45,18 +49,21 @@ bool become(i32 uid, i32 gid) {
   if (setresuid(user, user, user) != 0) return false;
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct kept[2] = {};
-  kept[0].effective = kept[0].permitted = kept[0].inheritable = 1u << CAP_NET_RAW;
+  kept[0].effective = kept[0].permitted = kept[0].inheritable = rights;
   if (syscall(SYS_capset, &header, kept) != 0) return false;
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW, 0, 0) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+  for (u32 capability = 0; capability < 32; capability++)
+    if ((rights >> capability & 1) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) != 0) return false;
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
-[[noreturn]] void wait_and_run(int program, const std::string& segment) {
+[[noreturn]] void wait_and_run(int program, const std::string& segment, const Subject* becomes) {
   char go;
   if (read(STDIN_FILENO, &go, 1) != 1) _exit(0);  // the loader is gone, or wants none
   char name[] = "mishap-relay";
-  std::string path = segment;
-  char* arguments[] = {name, path.data(), nullptr};
+  std::string path = segment, uid, gid;
+  if (becomes) uid = std::to_string(becomes->uid), gid = std::to_string(becomes->gid);
+  char* arguments[] = {name, path.data(), becomes ? uid.data() : nullptr, becomes ? gid.data() : nullptr, nullptr};
   char* environment[] = {nullptr};
   syscall(SYS_execveat, program, "", arguments, environment, AT_EMPTY_PATH);
   _exit(127);
@@ -64,7 +71,7 @@ bool become(i32 uid, i32 gid) {
 
 }  // namespace
 
-int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid) {
+int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid, const Subject& subject) {
   int in[2], out[2];
   void* control = mmap(nullptr, sizeof(RelayControl), PROT_READ | PROT_WRITE, MAP_SHARED, kernel.control_fd(), 0);
   if (control == MAP_FAILED) return errno;
@@ -78,6 +85,7 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
     setsid();
     for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) signal(number, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
+    if (subject.netns >= 0 && setns(subject.netns, CLONE_NEWNET) != 0) _exit(126);
     setpriority(PRIO_PROCESS, 0, -20);  // it takes little, and always now: what is due does not wait for who computes
     // First out of the way of the numbers that they are to have.
     const int wanted[] = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd(), program};
@@ -89,8 +97,9 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
     const int kept = kFirstKept + 4;
     fcntl(kept, F_SETFD, FD_CLOEXEC);
     syscall(SYS_close_range, static_cast<unsigned>(kept + 1), ~0u, 0u);
-    if (!become(uid, gid)) _exit(126);
-    wait_and_run(kept, segment);
+    const bool moves_on = subject.uid >= 0 && (subject.uid != uid || subject.gid != gid);
+    if (!become(uid, gid, moves_on)) _exit(126);
+    wait_and_run(kept, segment, moves_on ? &subject : nullptr);
   }
   close(program);
   close(in[0]);

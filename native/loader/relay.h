@@ -1,11 +1,13 @@
 // The relay's process, from the loader's side: started with the run's user and one right, raw sockets, for answers that TCP
-// itself would not send. It is made while the loader may still do that, and waits: the segment comes later.
+// itself would not send. It is made while the loader may still do that, and waits: the segment comes later. Attached to a
+// process, it works in that one's network and becomes that one's user once it has the segment, which is the run's user's.
 #pragma once
 
 #include <string>
 
 #include "contract/relay.h"
 #include "kernel.h"
+#include "subject.h"
 
 namespace mishap::loader {
 
@@ -16,7 +18,7 @@ class RelayProcess {
   RelayProcess(const RelayProcess&) = delete;
 
   // 0 or an errno.
-  int make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid);
+  int make(const Kernel& kernel, const std::string& segment, i32 uid, i32 gid, const Subject& subject);
   // There is to be none; begin() says why.
   void go_without(const std::string& reason) { missing_ = reason; }
   // Lets it begin: why it cannot, or empty once connections go to it.

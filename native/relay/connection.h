@@ -107,6 +107,8 @@ class Connection {
   bool read(u8* buffer);
   // Does what is due; everything is when faults have ended.
   void advance(u64 now);
+  // The relay ends: a connect that has no answer yet is refused, which it would be anyway once its SYN is sent again.
+  void give_up();
   // When to advance again; kNever: not before something happens.
   u64 next_ns() const;
 

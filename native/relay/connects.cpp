@@ -257,6 +257,10 @@ void Connection::fail(int error) {
   close_all(false);
 }
 
+void Connection::give_up() {
+  if (phase_ == Phase::Leaving || phase_ == Phase::Connecting || phase_ == Phase::Answering) fail(ECONNREFUSED);
+}
+
 void Connection::happened(Side side, u32 events) {
   End& end = side == Program ? program_ : onward_;
   const bool ended = events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);

@@ -9,6 +9,8 @@
 
 #include <initializer_list>
 
+#include "contract/relay.h"
+
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
@@ -97,6 +99,9 @@ const char* Listeners::open() {
   }
   if (ipv4_ < 0) return "no port is free on both 127.0.0.1 and ::1";
   if (!fill(AF_INET, port_, fillers_) || (ipv6_ >= 0 && !fill(AF_INET6, port_, fillers_ + kFillers))) return "its own listeners cannot be filled";
+  const int mark = MISHAP_RELAY_MARK;  // where it may (CAP_NET_RAW)
+  for (int fd : {ipv4_, ipv6_})
+    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
   socklen_t length = sizeof(netns_);  // a kernel without it has one namespace's worth of programs to redirect
   if (getsockopt(ipv4_, SOL_SOCKET, SO_NETNS_COOKIE, &netns_, &length) != 0) netns_ = 0;
   return nullptr;

@@ -69,6 +69,12 @@ const char* Relay::open_connects() {
   return watch(kConnectsFd, EPOLLIN, kConnects) ? nullptr : "connects cannot be waited for";
 }
 
+bool Relay::open_raw() {
+  const bool raw = shared_.raw.open();
+  unheard_ = listeners_.open();  // its mark takes one too
+  return raw;
+}
+
 const char* Relay::open() {
   shared_.epoll = epoll_create1(EPOLL_CLOEXEC);
   timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -76,7 +82,7 @@ const char* Relay::open() {
   if (shared_.epoll < 0 || timer_ < 0) return "no descriptors are to be had";
   if (void* rows = calloc(1, engine::kept_rows_bytes())) engine::keep_rows(rows);
   if (const char* problem = map_shared()) return problem;
-  if (const char* problem = listeners_.open()) return problem;
+  if (unheard_) return unheard_;
   if (const char* problem = open_connects()) return problem;
   // The timer by its edges: it is armed anew rather than read.
   if (!watch(timer_, EPOLLIN | EPOLLET, kTimer)) return "its timer cannot be watched";
@@ -101,6 +107,8 @@ void Relay::run() {
     wait(next_ns);
     read();
   }
+  take_connects();  // handed over before connections went direct
+  for (const auto& [id, connection] : connections_) connection->give_up();
 }
 
 // From the loop itself, so that one that hangs is not taken for one that carries.

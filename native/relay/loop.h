@@ -19,8 +19,8 @@ class Relay {
  public:
   explicit Relay(const Segment& segment) { shared_.segment = segment; }
   ~Relay();
-  // What takes a right: before rights are dropped. Whether it was had.
-  bool open_raw() { return shared_.raw.open(); }
+  // What takes a right: before rights are dropped. Whether raw sockets were had.
+  bool open_raw();
   // Why it cannot work; nullptr: it listens.
   const char* open();
   void run();
@@ -45,6 +45,7 @@ class Relay {
 
   Shared shared_;
   Listeners listeners_;
+  const char* unheard_ = nullptr;  // why they do not listen
   Threads threads_;
   RelayControl* control_ = nullptr;
   ring_buffer* ring_ = nullptr;  // nullptr: connects come as messages of a socket, from a test

@@ -1,6 +1,6 @@
-// mishap-relay SEGMENT: carries the connections that the kernel's redirection hands over (contract/relay.h), under the same
+// mishap-relay SEGMENT [UID GID]: carries the connections that the kernel's redirection hands over (contract/relay.h), under the same
 // policies and by the same engine as the interceptor. The loader starts it, as the run's user, and hands it what it shares
-// with the kernel's programs:
+// with the kernel's programs; once it has the segment it becomes the user that is given, whose program it is:
 //
 //   3 RelayControl, 1 row   4 RelayRow, 65536 rows   5 connects, a ring buffer of RelayConnect   6 KernelSocket, read-only
 //
@@ -8,9 +8,11 @@
 // input it beats no more, so that new connections go direct; what programs sent that are gone leaves when due, and what is
 // connected then still ends in a reset.
 #include <errno.h>
+#include <grp.h>
 #include <linux/capability.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -49,6 +51,17 @@ void claim_machine() {
   syscall(SYS_sched_setattr, 0, &turn, 0);
 }
 
+// The user whose connections it makes; the right to raw sockets stays.
+bool become(uid_t uid, gid_t gid) {
+  prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+  if (setgroups(0, nullptr) != 0 || setresgid(gid, gid, gid) != 0 || setresuid(uid, uid, uid) != 0) return false;
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);  // the change of users has undone it
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct kept[2] = {};
+  kept[0].effective = kept[0].permitted = 1u << CAP_NET_RAW;
+  return syscall(SYS_capset, &header, kept) == 0;
+}
+
 // From here on nothing that needs a right is done. A raw socket is one itself: the run's programs are this user's too, and must
 // not get at it (ptrace(2), pidfd_getfd(2)).
 void drop_rights(bool keeps_raw_sockets) {
@@ -62,8 +75,8 @@ void drop_rights(bool keeps_raw_sockets) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2 || argv[1][0] != '/') {
-    fputs("usage: mishap-relay SEGMENT, with SEGMENT as an absolute path; mishap's loader starts it\n", stderr);
+  if ((argc != 2 && argc != 4) || argv[1][0] != '/') {
+    fputs("usage: mishap-relay SEGMENT [UID GID], with SEGMENT as an absolute path; mishap's loader starts it\n", stderr);
     return 2;
   }
   // Like the courier it lives apart from the run's terminal; of the loader's it keeps the two pipes and what is shared.
@@ -80,6 +93,10 @@ int main(int argc, char** argv) {
   }
   Relay relay(segment);
   claim_machine();
+  if (argc == 4 && !become(static_cast<uid_t>(atoi(argv[2])), static_cast<gid_t>(atoi(argv[3])))) {
+    say((std::string("the program's user cannot be had: ") + strerror(errno) + "\n").c_str());
+    return 1;
+  }
   drop_rights(relay.open_raw());
   if (const char* problem = relay.open()) {
     say((std::string(problem) + ": " + strerror(errno) + "\n").c_str());

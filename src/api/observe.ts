@@ -101,8 +101,8 @@ function scopeArguments(scope: ObserveScope): string[] {
   return "pid" in scope ? ["--pid", String(scope.pid)] : ["--cgroup", scope.cgroup];
 }
 
-/** Holds that there is something to watch; tells later whether the process watched is gone. */
-function watchFor(scope: ObserveScope): () => boolean {
+/** Holds that there is something to watch, else throws a {@link ScopeError}; tells later whether the process watched is gone. */
+export function watchFor(scope: ObserveScope): () => boolean {
   if (scope === "all") return () => false;
   if ("cgroup" in scope) {
     expectCgroup(scope.cgroup);
@@ -113,7 +113,8 @@ function watchFor(scope: ObserveScope): () => boolean {
   return () => startTicks(scope.pid) !== began;
 }
 
-function expectCgroup(path: string): void {
+/** Holds that a path is a cgroup's; throws a {@link ScopeError}. */
+export function expectCgroup(path: string): void {
   let kind: number;
   try {
     kind = statfsSync(path).type;

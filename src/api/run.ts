@@ -229,7 +229,7 @@ function startScript(
 }
 
 /** A policy that lists what happens decides a run as a recording does, and leaves the rest of the program its way. */
-function listed(policy: SessionOptions["policy"]): ReplayOptions | undefined {
+export function listed(policy: SessionOptions["policy"]): ReplayOptions | undefined {
   const decisions = decisionsOfPolicy(policiesOf(policy).own);
   return decisions === undefined ? undefined : { decisions, strict: false };
 }

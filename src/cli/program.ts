@@ -18,6 +18,7 @@ export interface CommandModule {
 
 const COMMANDS: Readonly<Record<string, () => Promise<CommandModule>>> = {
   run: () => import("./run.js"),
+  attach: () => import("./attach.js"),
   policy: () => import("./policy.js"),
   recording: () => import("./recording.js"),
   script: () => import("./script.js"),

@@ -1,20 +1,23 @@
 /** `mishap run`: its flags, its dry run, and what it prints; the run itself is src/api/run.ts. */
 
-import { closeSync, existsSync, ftruncateSync, openSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
-import { type Command, Option } from "commander";
+import type { Command } from "commander";
 import type { Evidence, RunOptions, ScriptOptions } from "../api/index.js";
-import type { PolicySource } from "../api/live.js";
-import {
-  type FlagValues,
-  type Policy,
-  PolicyError,
-  parseDuration,
-  policyFlags,
-  policyFromFlags,
-} from "../policy/index.js";
+import { type Policy, PolicyError } from "../policy/index.js";
 import type { Replayed } from "../replay/replay.js";
+import {
+  askedFor,
+  durationOf,
+  exampleAmong,
+  type Flag,
+  ownOptions,
+  policyOf,
+  policyOptions,
+  prepareFlags,
+} from "./asked.js";
 import { printError, printToStderr, UsageError } from "./errors.js";
+import { openOutput } from "./output.js";
 import {
   barePermissionFlags,
   givenPermissionFlag,
@@ -30,13 +33,7 @@ const COMMAND_EXAMPLE = "mishap run --latency 100ms -- curl -s https://example.c
 
 const NEEDS_PROGRAM = `run needs a program to start, such as ${COMMAND_EXAMPLE}`;
 
-interface RunFlag {
-  readonly flags: string;
-  readonly help: string;
-  readonly example?: string;
-}
-
-const RUN_FLAGS: readonly RunFlag[] = [
+const RUN_FLAGS: readonly Flag[] = [
   { flags: "--policies <file>", help: "policies by name, followed while it is edited", example: "policies.yaml" },
   { flags: "--policy <name>", help: "the policy of that file, or the preset, to run under", example: "slow_link" },
   { flags: "--duration <duration>", help: "end the faults, not the program, after this time", example: "30s" },
@@ -97,34 +94,12 @@ Exit codes:
 
 /** A right value of a flag. */
 export function exampleOf(flag: string): string | undefined {
-  const policyFlag = policyFlags.find(({ name }) => name === flag);
-  return policyFlag?.example ?? RUN_FLAGS.find(({ flags }) => flags.split(" ")[0] === flag)?.example;
+  return exampleAmong(RUN_FLAGS, flag);
 }
 
-/** Boolean fields may be written without a value; the parser would take the next word for it. */
+/** Arguments in the form that the parser takes. */
 export function prepareArguments(args: readonly string[]): string[] {
-  const booleans = new Set(policyFlags.filter(({ boolean }) => boolean).map(({ name }) => name));
-  const bare = new Set([
-    ...RUN_FLAGS.filter(({ flags }) => !flags.includes("<")).map(({ flags }) => flags),
-    ...barePermissionFlags(),
-  ]);
-  const prepared = args.slice(0, 1);
-  for (let at = 1; at < args.length; at++) {
-    const word = args[at] ?? "";
-    if (word === "--" || !word.startsWith("-")) return [...prepared, ...args.slice(at)];
-    if (booleans.has(word)) {
-      // A program of that name would hardly be given a long flag.
-      const [next = "", behind = ""] = args.slice(at + 1);
-      const given = ["true", "false"].includes(next) && behind.startsWith("--");
-      prepared.push(`${word}=${given ? next : "true"}`);
-      if (given) at++;
-      continue;
-    }
-    prepared.push(...preparePermissionArguments([word]));
-    const takesNext = word.startsWith("--") && !word.includes("=") && !bare.has(word);
-    if (takesNext && word !== "--help" && at + 1 < args.length) prepared.push(args[++at] ?? "");
-  }
-  return prepared;
+  return prepareFlags(args, RUN_FLAGS, barePermissionFlags(), (word) => preparePermissionArguments([word]));
 }
 
 /** Adds `run` to the program. */
@@ -139,26 +114,12 @@ export function define(program: Command): void {
     .argument("[command...]", "the program and its arguments")
     .passThroughOptions()
     .addHelpText("after", EXAMPLES);
-  for (const { flags, help, example } of RUN_FLAGS) {
-    const option = new Option(flags, withExample(help, example)).helpGroup(RUN_GROUP);
-    if (flags.startsWith("--script-option"))
-      option.default([]).argParser((given: string, earlier: readonly string[]) => [...earlier, given]);
-    command.addOption(option);
-  }
+  ownOptions(command, RUN_FLAGS, RUN_GROUP);
   permissionOptions(command);
-  for (const flag of policyFlags) {
-    const value = flag.boolean ? "[true|false]" : `<${flag.valueName}>`;
-    const option = new Option(`${flag.name} ${value}`, withExample(flag.help, flag.boolean ? undefined : flag.example));
-    option.argParser((given: string, earlier: string[] | undefined) => [...(earlier ?? []), given]);
-    command.addOption(option.helpGroup(`${flag.group}:`));
-  }
+  policyOptions(command);
   command.action(async (words: string[], values: Record<string, unknown>) => {
     process.exitCode = await execute(words, values, command);
   });
-}
-
-function withExample(help: string, example: string | undefined): string {
-  return example === undefined ? help : `${help} (${example})`;
 }
 
 async function execute(
@@ -167,7 +128,7 @@ async function execute(
   command: Command,
 ): Promise<number> {
   const flags = policyOf(command, values);
-  const durationNs = durationOf(values.duration);
+  const durationNs = durationOf("--duration", values.duration, "30s");
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   for (const [flag, value] of [
     ["--record-all", values.recordAll],
@@ -209,9 +170,9 @@ async function execute(
 
   const permitted = script && permissions && (await permitScript(script.file, script.name, permissions));
   process.once("exit", releaseTerminal);
-  const json = openOutput("--json", values.json);
-  const journal = openOutput("--journal", values.journal);
-  const record = openOutput("--record", values.record);
+  const json = openOutput("--json", values.json, exampleOf("--json"));
+  const journal = openOutput("--journal", values.journal, exampleOf("--journal"));
+  const record = openOutput("--record", values.record, exampleOf("--record"));
   let evidence: Evidence;
   try {
     evidence = await run({
@@ -276,7 +237,7 @@ async function scriptOf(
     file: findScript(script),
     name: script,
     options: scriptOptions(Array.isArray(scriptOption) ? scriptOption.map(String) : []),
-    patienceNs: durationOf(scriptPatience, "--script-patience") ?? DEFAULT_PATIENCE_NS,
+    patienceNs: durationOf("--script-patience", scriptPatience, "5ms") ?? DEFAULT_PATIENCE_NS,
     workers: workersOf(scriptWorkers),
     unsafe: unsafeNoJail === true,
   };
@@ -370,86 +331,4 @@ function releaseTerminal(): void {
       // It was closed before: nothing to protect.
     }
   }
-}
-
-/** What to run under: the flags alone, a policy by name with the flags' fields in place of its own, or a file of them. */
-async function askedFor(
-  flags: Policy,
-  { policies, policy }: Readonly<Record<string, unknown>>,
-): Promise<Policy | PolicySource> {
-  if (policy === undefined && policies === undefined) return flags;
-  const { choosePolicy, policySource, withFields } = await import("../api/live.js");
-  const name = policy === undefined ? undefined : String(policy);
-  try {
-    if (policies === undefined) return withFields(choosePolicy(String(name)), flags);
-    const source = policySource(String(policies), name, flags);
-    source.read(); // what is wrong with it is said before anything starts
-    return source;
-  } catch (error) {
-    if (error instanceof PolicyError) throw new UsageError(error.message);
-    throw error;
-  }
-}
-
-/** The policy that the flags ask for. */
-function policyOf(command: Command, values: Readonly<Record<string, unknown>>): Policy {
-  const given: Record<string, string | string[]> = {};
-  const known = new Set(policyFlags.map(({ name }) => name));
-  for (const option of command.options) {
-    const value = values[option.attributeName()];
-    if (Array.isArray(value) && option.long && known.has(option.long)) given[option.long] = value.map(String);
-  }
-  const result = policyFromFlags(given satisfies FlagValues);
-  if ("error" in result) throw new UsageError(result.error.message);
-  return result.ok;
-}
-
-function durationOf(written: unknown, flag = "--duration"): number | undefined {
-  if (written === undefined) return undefined;
-  try {
-    const durationNs = parseDuration(written);
-    if (durationNs > 0) return durationNs;
-  } catch (error) {
-    if (error instanceof PolicyError) throw new UsageError(`${flag} ${String(written)}: ${error.problem}`);
-    throw error;
-  }
-  throw new UsageError(`${flag} ${String(written)}: must be longer than nothing, such as ${exampleOf(flag)}`);
-}
-
-/** A file that is known to be writable before the program starts. */
-interface Output {
-  readonly file: number;
-  write(text: string): void;
-  /** The run did not happen: leaves no empty file behind. */
-  discard(): void;
-}
-
-function openOutput(flag: string, path: unknown): Output | undefined {
-  if (typeof path !== "string") return undefined;
-  const existed = existsSync(path);
-  let file: number;
-  try {
-    // A recording is its owner's alone: a command line can hold secrets.
-    file = openSync(path, flag === "--json" ? "a" : "w", flag === "--record" ? 0o600 : 0o644);
-  } catch (error) {
-    const code = error instanceof Error && "code" in error ? String(error.code) : "it failed";
-    throw new UsageError(`${flag} ${path}: cannot be written (${code}); a path such as ./${exampleOf(flag)} can`);
-  }
-  return {
-    file,
-    write: (text) => {
-      try {
-        ftruncateSync(file, 0);
-      } catch {
-        // A pipe or a terminal: it has no length.
-      }
-      const bytes = Buffer.from(text);
-      for (let at = 0; at < bytes.length; ) at += writeSync(file, bytes, at);
-      closeSync(file);
-    },
-    discard: () => {
-      closeSync(file);
-      if (!existed) unlinkSync(path);
-    },
-  };
 }

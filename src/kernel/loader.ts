@@ -40,6 +40,8 @@ export interface Loader {
   /** And from now on no more; resolves once all that programs sent and left behind has gone its way. */
   drain(): Promise<void>;
   flows(): Promise<KernelReading>;
+  /** Resolves once the process that it was told to attach to has ended. */
+  readonly subjectGone: Promise<void>;
   /** Resolves once it is gone: undefined when it was told to, else what became of it, in words. */
   readonly ended: Promise<string | undefined>;
   /** Ends it, and all it loaded. A second call does nothing. */
@@ -56,7 +58,7 @@ const MOST_STDERR = 8192;
 /**
  * Starts the loader and waits until its hooks are in place.
  *
- * @param args - what native/loader/main.cpp takes: `run --segment …`, `observe --pid …`
+ * @param args - what native/loader/main.cpp takes: `run --segment …`, `attach --segment …`, `observe --pid …`
  * @throws KernelError when the kernel's witness is not to be had
  */
 export async function startLoader(args: readonly string[]): Promise<Loader> {
@@ -118,6 +120,8 @@ interface Question {
 
 class LoaderProcess implements Loader {
   readonly ended: Promise<string | undefined>;
+  readonly subjectGone: Promise<void>;
+  #onSubjectGone = (): void => {};
   #ready: Loader["ready"] = { cgroup: undefined, hooks: [] };
   readonly #line: Socket;
   readonly #throughSudo: boolean;
@@ -131,6 +135,9 @@ class LoaderProcess implements Loader {
     this.#throughSudo = throughSudo;
     const { program, line } = spawnLoader(command, throughSudo);
     this.#line = line;
+    this.subjectGone = new Promise((resolve) => {
+      this.#onSubjectGone = resolve;
+    });
     line.on("error", () => {}); // it died: its end says so
     program.stderr?.setEncoding("utf8").on("data", (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-MOST_STDERR);
@@ -230,7 +237,8 @@ class LoaderProcess implements Loader {
   #hear(text: string): void {
     try {
       const line = parseLine(text);
-      if (this.#questions[0]?.take(line) === "answered") this.#questions.shift();
+      if ("gone" in line) this.#onSubjectGone();
+      else if (this.#questions[0]?.take(line) === "answered") this.#questions.shift();
     } catch (error) {
       this.#giveUp(error instanceof Error ? error.message : String(error));
     }

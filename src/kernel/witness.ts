@@ -12,17 +12,23 @@ import { WITHOUT } from "./hooks.js";
 import type { Invoker } from "./invoker.js";
 import { KernelError, type KernelReading, type Loader, startLoader } from "./loader.js";
 import { witnessFault } from "./witnessed.js";
+import type { KernelFlow } from "./words.js";
 
 /** What the kernel's witness says of a run, and the flows that escaped. */
 export interface Testimony {
   readonly facts: KernelFacts;
   readonly escaped: Coverage["escaped"];
+  /** Every flow that it saw. */
+  readonly flows: readonly KernelFlow[];
 }
+
+/** What runs already: a process, or all of a cgroup. */
+export type Subject = { readonly pid: number } | { readonly cgroup: string };
 
 /** How a witness is started. */
 export interface WitnessOptions {
   /** Whose the run is going to be; default: this process's user. */
-  readonly owner?: Invoker;
+  readonly owner?: Invoker | undefined;
   /** Whether its connections are to go to a relay, from {@link Witness.relay} on. */
   readonly relay?: boolean;
 }
@@ -40,25 +46,42 @@ export class Witness {
   #lost: string | undefined;
 
   /**
+   * Starts the witness of what runs already, whose connections are to go to a relay. It needs root, or sudo.
+   *
+   * @throws KernelError with one sentence when it is not to be had
+   */
+  static async attach(project: string, subject: Subject, owner?: Invoker): Promise<Witness> {
+    const [flag, value] = "pid" in subject ? ["--pid", String(subject.pid)] : ["--cgroup", subject.cgroup];
+    try {
+      return await Witness.#begin("attach", project, owner, [flag, value]);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+      throw new KernelError(`${flag} ${value} cannot be attached to: ${error.message}`);
+    }
+  }
+
+  /**
    * Starts the witness of this process's run. It needs root, or sudo.
    *
    * @param project - of the run
    * @throws KernelError with one sentence when it is not to be had
    */
   static async start(project: string, { owner, relay = false }: WitnessOptions = {}): Promise<Witness> {
-    const uid = owner?.uid ?? process.getuid?.() ?? 0;
-    const gid = owner?.gid ?? process.getgid?.() ?? 0;
-    const path = newSegmentPath(project, undefined, uid);
-    const whose = ["--uid", String(uid), "--gid", String(gid), "--for", String(process.pid)];
     try {
-      return new Witness(
-        path,
-        await startLoader(["run", "--segment", path, ...whose, "--arrivals", ...(relay ? ["--relay"] : [])]),
-      );
+      const which = ["--for", String(process.pid), ...(relay ? ["--relay"] : [])];
+      return await Witness.#begin("run", project, owner, which);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       throw new KernelError(`the kernel's witness is not to be had: ${error.message}`);
     }
+  }
+
+  static async #begin(mode: string, project: string, owner: Invoker | undefined, which: string[]): Promise<Witness> {
+    const uid = owner?.uid ?? process.getuid?.() ?? 0;
+    const gid = owner?.gid ?? process.getgid?.() ?? 0;
+    const path = newSegmentPath(project, undefined, uid);
+    const whose = ["--uid", String(uid), "--gid", String(gid)];
+    return new Witness(path, await startLoader([mode, "--segment", path, ...whose, ...which, "--arrivals"]));
   }
 
   private constructor(segmentPath: string, loader: Loader) {
@@ -72,6 +95,12 @@ export class Witness {
     void loader.ended.then((reason) => {
       if (reason !== undefined) this.#lose(reason);
     });
+  }
+
+  /** Resolves once the process that was attached to has ended, or the witness was lost. */
+  async over(): Promise<"process" | "lost"> {
+    const gone = this.#loader.subjectGone.then(() => "process" as const);
+    return await Promise.race([gone, this.#loader.ended.then(() => "lost" as const)]);
   }
 
   /** From now on the run's connections go to the relay, which needs its segment. Throws a {@link KernelError}. */
@@ -143,6 +172,7 @@ export class Witness {
     };
     return {
       escaped,
+      flows: known.flows,
       facts: {
         coverage: rows,
         accounts: { uplink: sums(0), downlink: sums(1) },

@@ -96,6 +96,7 @@ const line = z.union([
   z.object({ left: z.int() }),
   z.object({ relayed: z.literal(true) }),
   z.object({ drained: z.literal(true) }),
+  z.object({ gone: z.literal(true) }),
   z.object({ flow }),
   z.object({ flows: summary }),
 ]);

@@ -8,6 +8,7 @@ import type { AskedFault, Direction, Policy } from "../policy/index.js";
 import type { HistogramReading, PolicyCounters, RunCounters } from "./counters.js";
 import type {
   Accounts,
+  Attached,
   CoverageRow,
   Determinism,
   EscapedFlow,
@@ -35,6 +36,8 @@ export interface RunFacts {
   readonly replay?: Replay | undefined;
   /** Where a script was asked. */
   readonly script?: ScriptEvidence | undefined;
+  /** Where it ran already. */
+  readonly attached?: Attached | undefined;
   /** What carried faults out; default: the interceptor. */
   readonly executor?: Executor | undefined;
   /** Where the kernel's witness was there to the end. */
@@ -331,6 +334,7 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
     command: [...facts.command],
     seed: `0x${facts.seed.toString(16)}`,
     determinism: determinismOf(counters, facts.policies, facts.replay, facts.script),
+    ...(facts.attached !== undefined && { attached: facts.attached }),
     ...(facts.replay !== undefined && { replay: facts.replay }),
     ...(facts.script !== undefined && { script: facts.script }),
     exit_code: facts.exitCode,

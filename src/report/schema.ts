@@ -81,6 +81,16 @@ const determinism = z
   })
   .describe("how far another run with this seed would decide alike");
 
+const attached = z
+  .strictObject({
+    pid: z.int().min(1).describe("the process").optional(),
+    cgroup: z.string().describe("or the cgroup whose processes were").optional(),
+    ended_by: z
+      .enum(["duration", "stop", "signal", "process", "lost"])
+      .describe("its time, mishap stop, a signal to mishap, the end of the process, or the end of mishap's own loader"),
+  })
+  .describe("where the program ran already: what mishap attach was told, and how it ended");
+
 const divergence = z
   .strictObject({
     flow: z.string().describe("whose identity it is, in words"),
@@ -135,6 +145,7 @@ export const evidenceSchema = z
       .regex(/^0x[0-9a-f]{1,16}$/)
       .describe("what --seed takes to repeat the run"),
     determinism,
+    attached: attached.optional(),
     replay: replay.optional(),
     script: script.optional(),
     exit_code: z.int().min(0).max(255).describe("the program's own, or 128+n when signal n ended it"),
@@ -171,6 +182,8 @@ export type CoverageRow = z.infer<typeof coverageRow>;
 export type Accounts = z.infer<typeof accounts>;
 /** A run whose decisions were made beforehand, held against them. */
 export type Replay = z.infer<typeof replay>;
+/** What was attached to, and how that ended. */
+export type Attached = z.infer<typeof attached>;
 /** The first thing that was not as it was decided. */
 export type Divergence = z.infer<typeof divergence>;
 /** The script that decided. */
