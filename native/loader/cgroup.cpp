@@ -70,6 +70,15 @@ bool holds(const std::string& cgroup, const std::string& other) {
   return (other + "/").rfind(folder, 0) == 0;
 }
 
+std::vector<i32> processes_in(const std::string& cgroup) {
+  std::vector<i32> found;
+  std::ifstream processes(cgroup + "/cgroup.procs");
+  for (i32 pid; processes >> pid;) found.push_back(pid);
+  for (const std::string& child : folders_in(cgroup))
+    for (const i32 pid : processes_in(child)) found.push_back(pid);
+  return found;
+}
+
 int move_process(i32 pid, const std::string& cgroup) {
   const int fd = open((cgroup + "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return errno;

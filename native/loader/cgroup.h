@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "contract/types.h"
 
@@ -14,6 +15,8 @@ std::string cgroup_root();
 std::string cgroup_of(i32 pid);
 // Whether a cgroup is another one or lies within it.
 bool holds(const std::string& cgroup, const std::string& other);
+// Everybody in a cgroup and those within it.
+std::vector<i32> processes_in(const std::string& cgroup);
 // Moves a process; 0 or an errno.
 int move_process(i32 pid, const std::string& cgroup);
 

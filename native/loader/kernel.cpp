@@ -14,6 +14,7 @@
 
 #include "observe.skel.h"
 #include "redirect.skel.h"
+#include "silence.skel.h"
 #include "tag.skel.h"
 
 namespace mishap::loader {
@@ -39,11 +40,13 @@ const Hook kHooks[] = {
     {Part::Redirect, "mishap_peer6", "cgroup/getpeername6 of relayed flows", "redirection", false, {}},
     {Part::Redirect, "mishap_local4", "cgroup/getsockname4", "redirection", false, {}},
     {Part::Redirect, "mishap_local6", "cgroup/getsockname6", "redirection", false, {}},
+    {Part::Silence, "mishap_unsent", "cgroup_skb/egress", "silence", false, {}},
+    {Part::Silence, "mishap_unheard", "cgroup_skb/ingress", "silence", false, {}},
 };
 
 bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "tp_btf/", 7) != 0; }
 bool wanted(const Hook& hook, const Watch& watch) {
-  return (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0) && (watch.relay || hook.part != Part::Redirect);
+  return (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0) && (watch.relay || hook.part != Part::Redirect) && (watch.silence || hook.part != Part::Silence);
 }
 
 // The line of what libbpf and the verifier said last that tells a person most: not instructions, source lines and register
@@ -88,7 +91,12 @@ Kernel::Kernel() : hooks_(std::begin(kHooks), std::end(kHooks)) {
 Kernel::~Kernel() { stop(); }
 
 bpf_object* Kernel::object_of(const Hook& hook) const {
-  return hook.part == Part::Tag ? tag_->obj : hook.part == Part::Observe ? observe_->obj : redirect_->obj;
+  switch (hook.part) {
+    case Part::Tag: return tag_->obj;
+    case Part::Observe: return observe_->obj;
+    case Part::Redirect: return redirect_->obj;
+    default: return silence_->obj;
+  }
 }
 
 // Opens all objects with the programs that are to be loaded: those that are ok so far, or one alone.
@@ -97,7 +105,8 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   tag_ = tag_bpf__open();
   observe_ = observe_bpf__open();
   redirect_ = redirect_bpf__open();
-  if (!tag_ || !observe_ || !redirect_) return false;
+  silence_ = silence_bpf__open();
+  if (!tag_ || !observe_ || !redirect_ || !silence_) return false;
   tag_->rodata->scope = observe_->rodata->scope = redirect_->rodata->scope = static_cast<u32>(watch.scope);
   tag_->rodata->scope_pid = observe_->rodata->scope_pid = redirect_->rodata->scope_pid = watch.pid;
   tag_->rodata->scope_pid_namespace = observe_->rodata->scope_pid_namespace = redirect_->rodata->scope_pid_namespace = watch.pid_namespace;
@@ -119,6 +128,7 @@ bool Kernel::load(const Watch& watch) {
   if (watch.cgroup >= 0) bpf_map_update_elem(bpf_map__fd(tag_->maps.mishap_cgroup), &zero, &watch.cgroup, BPF_ANY);
   int error = load_sharing(observe_->obj, tag_->obj);
   if (error == 0 && watch.relay) error = load_sharing(redirect_->obj, tag_->obj);
+  if (error == 0 && watch.silence) error = bpf_object__load(silence_->obj);
   if (error) {
     errno = -error;
     return false;
@@ -182,9 +192,11 @@ void Kernel::stop() {
 void Kernel::close() {
   if (rows_) munmap(const_cast<KernelSocket*>(rows_), sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
   rows_ = nullptr;
+  if (silence_) silence_bpf__destroy(silence_);
   if (redirect_) redirect_bpf__destroy(redirect_);
   if (observe_) observe_bpf__destroy(observe_);
   if (tag_) tag_bpf__destroy(tag_);
+  silence_ = nullptr;
   redirect_ = nullptr;
   observe_ = nullptr;
   tag_ = nullptr;
@@ -197,6 +209,10 @@ bool Kernel::redirects() const {
 int Kernel::control_fd() const { return bpf_map__fd(redirect_->maps.mishap_relay); }
 int Kernel::relayed_fd() const { return bpf_map__fd(redirect_->maps.mishap_relayed); }
 int Kernel::connects_fd() const { return bpf_map__fd(redirect_->maps.mishap_connects); }
+int Kernel::silent_fd() const {
+  const bool works = std::all_of(hooks_.begin(), hooks_.end(), [](const Hook& hook) { return hook.ok || hook.part != Part::Silence; });
+  return works ? bpf_map__fd(silence_->maps.mishap_silent) : -1;
+}
 int Kernel::events_fd() const { return bpf_map__fd(tag_->maps.mishap_events); }
 
 u64 Kernel::lost(u32 what) const {

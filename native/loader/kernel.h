@@ -12,17 +12,18 @@ struct bpf_link;
 struct tag_bpf;
 struct observe_bpf;
 struct redirect_bpf;
+struct silence_bpf;
 
 namespace mishap::loader {
 
-enum class Part : u32 { Tag, Observe, Redirect };  // bpf/*.bpf.c
+enum class Part : u32 { Tag, Observe, Redirect, Silence };  // bpf/*.bpf.c
 
 // One hook: a program and where it is attached.
 struct Hook {
   Part part;
   const char* program;  // its name there
   const char* name;     // the kernel's for the place
-  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits, resets or redirection
+  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits, resets, redirection or silence
   bool ok = false;
   std::string reason;   // the kernel's, where it is not
 };
@@ -36,6 +37,7 @@ struct Watch {
   int cgroup = -1;    // where the cgroup hooks go; -1: nowhere
   bool arrivals = false;
   bool relay = false;
+  bool silence = false;  // of connections that were there before
 };
 
 class Kernel {
@@ -60,6 +62,7 @@ class Kernel {
   int control_fd() const;
   int relayed_fd() const;
   int connects_fd() const;
+  int silent_fd() const;  // bpf/silence.bpf.c; -1: nothing can be silenced
   u64 lost(u32 what) const;  // bpf/common.h, LOST_*
 
  private:
@@ -72,6 +75,7 @@ class Kernel {
   tag_bpf* tag_ = nullptr;
   observe_bpf* observe_ = nullptr;
   redirect_bpf* redirect_ = nullptr;
+  silence_bpf* silence_ = nullptr;
   std::vector<bpf_link*> links_;
   std::vector<Hook> hooks_;
   const KernelSocket* rows_ = nullptr;

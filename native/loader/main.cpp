@@ -3,6 +3,7 @@
 //
 //   mishap-loader run --segment PATH --uid UID --gid GID --for PID [--arrivals] [--relay]
 //   mishap-loader attach --segment PATH --uid UID --gid GID --pid N | --cgroup PATH [--arrivals]
+//                 [--reset] [--silent up|down|both [--silent-after BYTES]] [--pace BYTES_PER_S]
 //   mishap-loader observe --pid N | --cgroup PATH | --all
 //   mishap-loader probe
 //
@@ -34,6 +35,7 @@
 #include <string>
 
 #include "cgroup.h"
+#include "established.h"
 #include "flows.h"
 #include "kernel.h"
 #include "relay.h"
@@ -52,6 +54,7 @@ struct Order {
   std::string mode, segment, cgroup;
   i32 uid = -1, gid = -1, run = 0;
   Watch watch;
+  Treatment treatment;  // of connections that were there before an attach
 };
 
 // Lines out. Whoever read them may be gone: then the end of stdin says so too.
@@ -86,13 +89,13 @@ bool has_rights() {
 }
 
 // From here on one capability is enough: what is loaded stays, and a cgroup's files are ours, but a root cgroup's folder lets
-// not even its owner write.
-void drop_rights() {
+// not even its owner write. Connections that are to be treated where they are take another, to get at a process's descriptors.
+void drop_rights(bool treats = false) {
   for (int capability = 0; capability <= CAP_LAST_CAP; capability++) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct kept[2] = {};
-  kept[0].effective = kept[0].permitted = 1u << CAP_DAC_OVERRIDE;
+  kept[0].effective = kept[0].permitted = 1u << CAP_DAC_OVERRIDE | (treats ? 1u << CAP_SYS_PTRACE : 0);
   syscall(SYS_capset, &header, kept);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
@@ -184,10 +187,12 @@ struct Place {
   std::string cgroup, parent;
 };
 
-void begin_relay(RelayProcess* relay) {
+// Behind the relay: what is reset connects anew, and by then to it.
+void begin_relay(const Order& order, RelayProcess* relay, Established* established) {
   const std::string reason = relay->begin();
-  if (reason.empty()) say("{\"relayed\":true}\n");
-  else say_error("relay: " + reason);
+  if (!reason.empty()) say_error("relay: " + reason);
+  else if (order.mode == "attach") say("{\"relayed\":true,\"before\":" + established->treat(order.treatment) + "}\n");
+  else say("{\"relayed\":true}\n");
 }
 
 void drain(RelayProcess* relay) {
@@ -195,10 +200,10 @@ void drain(RelayProcess* relay) {
   if (!relay->finishing()) say(kDrained);  // else once it has ended
 }
 
-void obey(const std::string& line, const Order& order, const Place& place, Flows* flows, RelayProcess* relay) {
+void obey(const std::string& line, const Order& order, const Place& place, Flows* flows, RelayProcess* relay, Established* established) {
   i32 pid = 0;
   if (line == "flows") say(flows->tell(relay->lost()));
-  else if (line == "relay") begin_relay(relay);
+  else if (line == "relay") begin_relay(order, relay, established);
   else if (line == "drain") drain(relay);
   else if (sscanf(line.c_str(), "join %d", &pid) == 1 && order.mode == "run") move("join", "joined", pid, order.run, place.cgroup);
   else if (sscanf(line.c_str(), "leave %d", &pid) == 1 && order.mode == "run") move("leave", "left", pid, order.run, place.parent);
@@ -208,7 +213,7 @@ void obey(const std::string& line, const Order& order, const Place& place, Flows
 volatile sig_atomic_t told_to_end = 0;
 
 // Serves until standard input ends.
-void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay, int subject) {
+void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay, Established* established, int subject) {
   Flows flows(kernel);
   std::string rest;
   for (;;) {
@@ -231,7 +236,7 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
     const ssize_t n = read(STDIN_FILENO, text, sizeof(text));
     if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) return;
     if (n > 0) rest.append(text, static_cast<size_t>(n));
-    for (size_t end; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) obey(rest.substr(0, end), order, place, &flows, relay);
+    for (size_t end; (end = rest.find('\n')) != std::string::npos; rest.erase(0, end + 1)) obey(rest.substr(0, end), order, place, &flows, relay, established);
     if (rest.size() > sizeof(text)) return;
   }
 }
@@ -251,7 +256,7 @@ bool find_subject(Order* order, Subject* subject, std::string* error) {
     *error = subject->find(order->watch.pid);
     order->watch.pid = subject->inner_pid;
     order->watch.pid_namespace = subject->pid_namespace;
-    if (error->empty() && order->mode == "attach" && cgroup_of(subject->pid).find("/mishap-") != std::string::npos) *error = "it belongs to a run of mishap";
+    if (error->empty() && order->mode == "attach" && subject->intercepted()) *error = "it belongs to a run of mishap";
     return error->empty();
   }
   if (order->mode != "attach") return true;
@@ -281,6 +286,7 @@ int run_or_observe(Order order) {
   {
     Kernel kernel;
     RelayProcess relay;
+    Established established(kernel, subject, order.cgroup);
     bool works = kernel.start(order.watch);
     if (!works) error = why_nothing(kernel);
     if (works && order.mode == "run" && (listener = listen_at(socket_path, order.uid, order.gid)) < 0) {
@@ -292,9 +298,9 @@ int run_or_observe(Order order) {
       else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid, subject)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));
     }
     if (works) {
-      drop_rights();
+      drop_rights(order.mode == "attach");
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
-      serve(order, place, kernel, listener, &relay, order.watch.scope == Scope::Process ? subject.handle : -1);
+      serve(order, place, kernel, listener, &relay, &established, order.watch.scope == Scope::Process ? subject.handle : -1);
     } else {
       say_error(error);
     }
@@ -314,7 +320,7 @@ int probe() {
   const std::string root = cgroup_root();
   const std::string at = own.path().empty() ? root : own.path();
   if (!at.empty()) watch.cgroup = open(at.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  watch.arrivals = watch.relay = true;
+  watch.arrivals = watch.relay = watch.silence = true;
   kernel.probe(watch);
   if (!own.path().empty()) remove_cgroup(own.path(), own.parent());
   say(std::string("{\"facts\":{\"btf\":") + (access("/sys/kernel/btf/vmlinux", R_OK) == 0 ? "true" : "false") + ",\"cgroup2\":" + (root.empty() ? "null" : quoted(root)) +
@@ -322,6 +328,8 @@ int probe() {
       hooks_text(kernel) + "}\n");
   return 0;
 }
+
+u32 read_ways(const std::string& word) { return word == "up" ? 1 : word == "down" ? 2 : word == "both" ? 3 : 0; }
 
 bool read_order(int argc, char** argv, Order* order) {
   if (argc < 2) return false;
@@ -331,9 +339,13 @@ bool read_order(int argc, char** argv, Order* order) {
     const std::string flag = argv[i];
     if (flag == "--arrivals") order->watch.arrivals = true;
     else if (flag == "--relay") order->watch.relay = true;
+    else if (flag == "--reset") order->treatment.reset = true;
     else if (flag == "--all") order->watch.scope = Scope::All, scoped = true;
     else if (i + 1 == argc) return false;
     else if (flag == "--segment") order->segment = argv[++i];
+    else if (flag == "--silent") order->treatment.silent = read_ways(argv[++i]);
+    else if (flag == "--silent-after") order->treatment.silent_after = strtoull(argv[++i], nullptr, 10);
+    else if (flag == "--pace") order->treatment.pace = strtoull(argv[++i], nullptr, 10);
     else if (flag == "--uid") order->uid = atoi(argv[++i]);
     else if (flag == "--gid") order->gid = atoi(argv[++i]);
     else if (flag == "--for") order->run = atoi(argv[++i]);
@@ -344,6 +356,7 @@ bool read_order(int argc, char** argv, Order* order) {
   if (order->mode == "probe") return argc == 2;
   if (order->mode == "observe") return scoped && (order->watch.scope != Scope::Process || order->watch.pid > 0);
   if (order->mode == "attach") order->watch.relay = true;
+  order->watch.silence = order->treatment.silent != 0;
   const bool segment = order->segment.rfind(kSegments, 0) == 0 && order->segment.find('/', sizeof(kSegments)) == std::string::npos;
   const bool whole = segment && order->uid >= 0 && order->gid >= 0;
   return whole && ((order->mode == "run" && order->run > 0) || (order->mode == "attach" && scoped && order->watch.scope != Scope::All));
@@ -356,6 +369,7 @@ int main(int argc, char** argv) {
   if (!read_order(argc, argv, &order)) {
     fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals] [--relay]\n"
           "       mishap-loader attach --segment /dev/shm/mishap-… --uid UID --gid GID --pid N | --cgroup PATH [--arrivals]\n"
+          "                     [--reset] [--silent up|down|both [--silent-after BYTES]] [--pace BYTES_PER_S]\n"
           "       mishap-loader observe --pid N | --cgroup PATH | --all\n"
           "       mishap-loader probe\n",
           stderr);

@@ -1,7 +1,6 @@
 // Finding a process; see subject.h.
 #include "subject.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -11,8 +10,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
+
+#include "cgroup.h"
 
 namespace mishap::loader {
 namespace {
@@ -85,15 +87,15 @@ std::string Subject::find(i32 wanted) {
 }
 
 bool Subject::find_in(const std::string& cgroup) {
-  std::ifstream processes(cgroup + "/cgroup.procs");
-  for (i32 each; processes >> each;)
-    if (each > 0 && find(each).empty()) return true;
-  DIR* folder = opendir(cgroup.c_str());
-  bool found = false;
-  while (const dirent* entry = folder && !found ? readdir(folder) : nullptr)
-    found = entry->d_type == DT_DIR && entry->d_name[0] != '.' && find_in(cgroup + "/" + entry->d_name);
-  if (folder) closedir(folder);
-  return found;
+  const std::vector<i32> processes = processes_in(cgroup);
+  return std::any_of(processes.begin(), processes.end(), [this](i32 each) { return each > 0 && find(each).empty(); });
+}
+
+bool Subject::intercepted() const {
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+  for (std::string line; std::getline(maps, line);)
+    if (line.find("/libmishap-interceptor.so") != std::string::npos) return true;
+  return cgroup_of(pid).find("/mishap-") != std::string::npos;
 }
 
 }  // namespace mishap::loader

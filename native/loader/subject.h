@@ -18,6 +18,9 @@ struct Subject {
   // The first process of a cgroup; false: nobody is in it.
   bool find_in(const std::string& cgroup);
 
+  // Whether it belongs to a run of mishap, which has its own faults for it.
+  bool intercepted() const;
+
   i32 pid = 0;            // as we number it
   i32 inner_pid = 0;      // as its own pid namespace does, which with
   u32 pid_namespace = 0;  // that namespace's number names it for as long as it runs

@@ -6,17 +6,18 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
+import { describeTreated, treatmentOf } from "../kernel/before.js";
 import { type Subject, type Testimony, Witness } from "../kernel/witness.js";
 import type { KernelFlow } from "../kernel/words.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence } from "../report/evidence.js";
 import { formatPlural } from "../report/format.js";
-import type { Attached, EscapedFlow, Evidence } from "../report/schema.js";
+import type { Attached, EscapedFlow, Evidence, FaultEvidence } from "../report/schema.js";
 import { nameOf, type Segment } from "../segment/index.js";
 import { asSession, type KeepOptions, Kept } from "./kept.js";
 import { defaultProject } from "./project.js";
 import { listed, version } from "./run.js";
-import { Session, type SessionOptions } from "./session.js";
+import { policiesOf, Session, type SessionOptions } from "./session.js";
 import { signalExitCode } from "./signals.js";
 
 /** What to attach to, and what it is to meet. */
@@ -51,14 +52,18 @@ export async function attach(options: AttachOptions): Promise<Evidence> {
   let kept: Kept | undefined;
   let { witness } = options;
   try {
-    witness ??= await Witness.attach(options.project ?? defaultProject(), subject);
+    const { own } = policiesOf(policy);
+    witness ??= await Witness.attach(options.project ?? defaultProject(), subject, own);
     const replay = listed(policy);
     const inReplay = replay === undefined ? options : { ...options, replay };
     session = await Session.start({ ...options, ...asSession(inReplay), witnessed: witness, intercepted: false });
-    await witness.relay();
     const facts = { version: version(), command: programs.command, setpriority: false };
     kept = await Kept.start(session, inReplay, facts, () => {});
-    return await attached(options, session, kept, witness, programs, signals);
+    const treated = await witness.relay();
+    const before = treated && describeTreated(treatmentOf(own), treated);
+    session.notes.push(...(before?.notes ?? []));
+    programs.begin();
+    return await attached(options, session, kept, witness, programs, signals, before?.faults);
   } finally {
     await kept?.close();
     session?.close();
@@ -74,19 +79,22 @@ async function attached(
   witness: Witness,
   programs: Names,
   signals: Signals,
+  before: readonly FaultEvidence[] | undefined,
 ): Promise<Evidence> {
   const { segment, notes } = session;
   const startedMs = performance.now();
   options.onStart?.();
   const endedBy = await ending(options, segment, witness, signals);
   const durationMs = performance.now() - startedMs;
+  const endedNs = process.hrtime.bigint();
+  const carried = endedBy === "process" ? [] : openFlows(segment);
   session.stopFollowing();
   // What an ended process sent leaves at its time; what a living one has is cut off, without the faults.
   if (endedBy === "process") void signals.next().then(() => segment.retire());
   else segment.retire();
   await witness.drained();
-  const testimony = await witness.testify(segment, programs, false);
-  notes.push(...witness.notes, ...cutOff(endedBy, testimony));
+  const testimony = await witness.testify(segment, programs, false, endedNs);
+  notes.push(...witness.notes, ...cutOff(carried, testimony));
   segment.retire();
   notes.push(...(await kept.finish()));
   const facts = {
@@ -97,6 +105,7 @@ async function attached(
     exitCode: endedBy === "lost" ? LOST_EXIT_CODE : endedBy === "signal" ? signals.exitCode : 0,
     durationMs,
     policies: session.policies(),
+    before,
     attached: { ...options.subject, ended_by: endedBy },
     escaped: testimony?.escaped.map((flow) => programs.asEscaped(flow)) ?? [],
     unreachable: undefined,
@@ -133,11 +142,16 @@ async function ending(
   }
 }
 
+/** Cookies of the connections that are being carried. */
+function openFlows(segment: Segment): bigint[] {
+  const open = segment.flows().filter(({ state }) => nameOf("FlowState", state) === "open");
+  return open.map(({ cookie }) => BigInt(cookie as bigint));
+}
+
 /** Connections that the relay had when it ended: nobody else can carry them on. */
-function cutOff(endedBy: Attached["ended_by"], testimony: Testimony | undefined): string[] {
-  const cut = testimony?.flows.filter(({ relayed, open, reset }) => relayed && open && reset).length ?? 0;
-  if (endedBy === "process" || cut === 0) return [];
-  return [`${formatPlural(cut, "connection")} that the relay still carried ended in a reset`];
+function cutOff(carried: readonly bigint[], testimony: Testimony | undefined): string[] {
+  const cut = testimony?.flows.filter(({ cookie, reset }) => reset && carried.includes(cookie)).length ?? 0;
+  return cut === 0 ? [] : [`${formatPlural(cut, "connection")} that the relay still carried ended in a reset`];
 }
 
 /** Signals that end it, from before it begins on; the first one decides the exit code. */
@@ -172,22 +186,26 @@ class Signals {
 class Names {
   /** What evidence calls the program: the words it was started with, or the cgroup. */
   readonly command: readonly string[];
-  readonly #startedNs = process.hrtime.bigint();
-  readonly #known = new Map<number, string>();
+  /** The one process's; others are called as the kernel does, by their threads. */
+  readonly #name: string | undefined;
+  #startedNs = 0n;
 
   constructor(subject: Subject) {
     this.command = "pid" in subject ? commandOf(subject.pid) : [subject.cgroup];
-    if ("pid" in subject) this.programOf({ pid: subject.pid, program: this.command[0] ?? "" });
+    this.#name = "pid" in subject ? (imageOf(subject.pid) ?? basename(this.command[0] ?? "")) : undefined;
+  }
+
+  /** What is made from now on was not there before. */
+  begin(): void {
+    this.#startedNs = process.hrtime.bigint();
   }
 
   carries(): boolean {
     return false;
   }
 
-  programOf({ pid, program }: Pick<KernelFlow, "pid" | "program">): string {
-    const name = this.#known.get(pid) ?? imageOf(pid) ?? program;
-    this.#known.set(pid, name);
-    return name;
+  programOf({ program }: Pick<KernelFlow, "program">): string {
+    return this.#name ?? program;
   }
 
   asEscaped(flow: KernelFlow): EscapedFlow {

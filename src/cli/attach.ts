@@ -3,8 +3,10 @@
 import { resolve } from "node:path";
 import { isatty } from "node:tty";
 import type { Command } from "commander";
+import type { AttachOptions } from "../api/attach.js";
 import type { Evidence } from "../api/index.js";
-import type { Subject, Witness } from "../kernel/witness.js";
+import type { Subject } from "../kernel/witness.js";
+import type { Policy } from "../policy/index.js";
 import {
   askedFor,
   durationOf,
@@ -79,8 +81,7 @@ async function execute(values: Readonly<Record<string, unknown>>, command: Comma
   const durationNs = durationOf("--duration", values.duration, "30s");
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   const subject = await subjectOf(values);
-  const witness = await leaveRoot(values, subject);
-  const policy = await askedFor(flags, values);
+  const { policy, witness } = await leaveRoot(values, subject, flags);
   const quiet = values.quiet === true;
   const json = openOutput("--json", values.json, exampleOf("--json"));
   const journal = openOutput("--journal", values.journal, exampleOf("--journal"));
@@ -138,14 +139,20 @@ async function subjectOf({ pid, cgroup }: Readonly<Record<string, unknown>>): Pr
 const wordsOf = (subject: Subject): string => ("pid" in subject ? `pid ${subject.pid}` : `cgroup ${subject.cgroup}`);
 
 /** Under sudo, what needs root is done first; then we are the user who called it, whose files the rest are. */
-async function leaveRoot(values: Readonly<Record<string, unknown>>, subject: Subject): Promise<Witness | undefined> {
-  const { becomeInvoker, findInvoker } = await import("../kernel/invoker.js");
+async function leaveRoot(
+  values: Readonly<Record<string, unknown>>,
+  subject: Subject,
+  flags: Policy,
+): Promise<Pick<AttachOptions, "policy" | "witness">> {
+  const { actAs, becomeInvoker, findInvoker } = await import("../kernel/invoker.js");
   const invoker = findInvoker();
-  if (invoker === undefined) return undefined;
+  if (invoker === undefined) return { policy: await askedFor(flags, values) };
+  const policy = await actAs(invoker, () => askedFor(flags, values));
   const { Witness } = await import("../kernel/witness.js");
   const { defaultProject } = await import("../api/project.js");
+  const { policiesOf } = await import("../api/session.js");
   const project = typeof values.project === "string" ? values.project : defaultProject();
-  const witness = await Witness.attach(project, subject, invoker);
+  const witness = await Witness.attach(project, subject, policiesOf(policy).own, invoker);
   becomeInvoker(invoker);
-  return witness;
+  return { policy, witness };
 }

@@ -40,6 +40,18 @@ export function becomeInvoker({ uid, gid, user }: Invoker): void {
   Object.assign(process.env, theirs);
 }
 
+/** Does something with that user's rights to files, and is root again. */
+export async function actAs<Result>({ uid, gid }: Invoker, what: () => Promise<Result>): Promise<Result> {
+  process.setegid?.(gid);
+  process.seteuid?.(uid);
+  try {
+    return await what();
+  } finally {
+    process.seteuid?.(0);
+    process.setegid?.(0);
+  }
+}
+
 /** All groups of a user; of one without a name, that one alone. */
 function joinGroups(user: string, gid: number): void {
   try {

@@ -9,7 +9,14 @@ import { Socket } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { native, nativeFolder } from "../segment/index.js";
-import { type KernelFlow, type KernelHook, type KernelSummary, type LoaderLine, parseLine } from "./words.js";
+import {
+  type KernelFlow,
+  type KernelHook,
+  type KernelSummary,
+  type LoaderLine,
+  parseLine,
+  type Treated,
+} from "./words.js";
 
 /** The kernel's witness is not to be had, or was lost; why, in one sentence. */
 export class KernelError extends Error {
@@ -35,8 +42,8 @@ export interface Loader {
   join(pid: number): Promise<void>;
   /** And back to where it was. */
   leave(pid: number): Promise<void>;
-  /** From now on the run's connections go to the relay. */
-  relay(): Promise<void>;
+  /** From now on the run's connections go to the relay; answers what came of those there before, of an attach. */
+  relay(): Promise<Treated | undefined>;
   /** And from now on no more; resolves once all that programs sent and left behind has gone its way. */
   drain(): Promise<void>;
   flows(): Promise<KernelReading>;
@@ -182,8 +189,14 @@ class LoaderProcess implements Loader {
     return this.#ask(`leave ${pid}`, ANSWER_WITHIN_MS, (line) => "left" in line && line.left === pid);
   }
 
-  relay(): Promise<void> {
-    return this.#ask("relay", ANSWER_WITHIN_MS, (line) => "relayed" in line);
+  async relay(): Promise<Treated | undefined> {
+    let before: Treated | undefined;
+    await this.#ask("relay", ANSWER_WITHIN_MS, (line) => {
+      if (!("relayed" in line)) return false;
+      before = line.before;
+      return true;
+    });
+    return before;
   }
 
   drain(): Promise<void> {

@@ -3,16 +3,18 @@
  * kernel saw, put together with what the interceptor says.
  */
 
+import type { Policy } from "../policy/index.js";
 import type { KernelFacts } from "../report/evidence.js";
 import type { Accounts } from "../report/schema.js";
 import { native, newSegmentPath, type Segment } from "../segment/index.js";
 import { readAccounts, readAdjustments } from "./accounts.js";
+import { treatmentOf } from "./before.js";
 import { addUp, buildCoverage, type Coverage, type Known } from "./coverage.js";
 import { WITHOUT } from "./hooks.js";
 import type { Invoker } from "./invoker.js";
 import { KernelError, type KernelReading, type Loader, startLoader } from "./loader.js";
 import { witnessFault } from "./witnessed.js";
-import type { KernelFlow } from "./words.js";
+import type { KernelFlow, Treated } from "./words.js";
 
 /** What the kernel's witness says of a run, and the flows that escaped. */
 export interface Testimony {
@@ -48,12 +50,13 @@ export class Witness {
   /**
    * Starts the witness of what runs already, whose connections are to go to a relay. It needs root, or sudo.
    *
+   * @param policy - of which it does what can be done to connections that are there
    * @throws KernelError with one sentence when it is not to be had
    */
-  static async attach(project: string, subject: Subject, owner?: Invoker): Promise<Witness> {
+  static async attach(project: string, subject: Subject, policy: Policy, owner?: Invoker): Promise<Witness> {
     const [flag, value] = "pid" in subject ? ["--pid", String(subject.pid)] : ["--cgroup", subject.cgroup];
     try {
-      return await Witness.#begin("attach", project, owner, [flag, value]);
+      return await Witness.#begin("attach", project, owner, [flag, value, ...treatmentOf(policy).flags]);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       throw new KernelError(`${flag} ${value} cannot be attached to: ${error.message}`);
@@ -103,10 +106,15 @@ export class Witness {
     return await Promise.race([gone, this.#loader.ended.then(() => "lost" as const)]);
   }
 
-  /** From now on the run's connections go to the relay, which needs its segment. Throws a {@link KernelError}. */
-  async relay(): Promise<void> {
+  /**
+   * From now on the run's connections go to the relay, which needs its segment. Throws a {@link KernelError}. Of an attach,
+   * answers what came of the connections that were there before; nothing that was seen so far is told later.
+   */
+  async relay(): Promise<Treated | undefined> {
     try {
-      await this.#loader.relay();
+      const before = await this.#loader.relay();
+      if (before !== undefined) await this.#loader.flows();
+      return before;
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
       throw new KernelError(`the relay is not to be had: ${error.message}`);
@@ -136,11 +144,13 @@ export class Witness {
    * What the kernel saw, and whether that is what the interceptor says; undefined where the witness was lost.
    *
    * @param throughout - whether the faults were in force until the program's end
+   * @param untilNs - where the program goes on: what it opened from then on is not told (CLOCK_MONOTONIC)
    */
   async testify(
     segment: Segment,
     programs: Pick<Known, "programOf" | "carries">,
     throughout: boolean,
+    untilNs?: bigint,
   ): Promise<Testimony | undefined> {
     const earlier = readAccounts(segment).flows;
     let reading: KernelReading;
@@ -153,7 +163,9 @@ export class Witness {
     this.#noteLosses(reading);
     const accounts = readAccounts(segment);
     const known: Known = {
-      flows: [...new Map(reading.flows.map((flow) => [flow.cookie, flow])).values()],
+      flows: [...new Map(reading.flows.map((flow) => [flow.cookie, flow])).values()].filter(
+        ({ relayed, created_ns }) => relayed || untilNs === undefined || created_ns < untilNs,
+      ),
       older: reading.summary.older,
       accounts: accounts.flows,
       earlier,

@@ -15,7 +15,17 @@ const wide = z
 const hook = z.object({
   /** As the kernel names it, such as `cgroup/sock_create`. */
   name: z.string(),
-  for: z.enum(["ownership", "claims", "bytes", "states", "arrivals", "retransmits", "resets", "redirection"]),
+  for: z.enum([
+    "ownership",
+    "claims",
+    "bytes",
+    "states",
+    "arrivals",
+    "retransmits",
+    "resets",
+    "redirection",
+    "silence",
+  ]),
   ok: z.boolean(),
   /** Why not, in the kernel's words. */
   reason: z.string().optional(),
@@ -89,12 +99,22 @@ const summary = z.object({
   ),
 });
 
+/** Connections that were there before an attach, and how many were treated how. */
+const treated = z.object({
+  found: count,
+  reset: count,
+  silenced: count,
+  paced: count,
+  /** Why some could not be, the last one's. */
+  problem: z.string().optional(),
+});
+
 const line = z.union([
   z.object({ error: z.string() }),
   z.object({ ready: z.literal(true), cgroup: z.string().nullish(), hooks: z.array(hook) }),
   z.object({ joined: z.int() }),
   z.object({ left: z.int() }),
-  z.object({ relayed: z.literal(true) }),
+  z.object({ relayed: z.literal(true), before: treated.optional() }),
   z.object({ drained: z.literal(true) }),
   z.object({ gone: z.literal(true) }),
   z.object({ flow }),
@@ -121,6 +141,8 @@ export type KernelHook = z.infer<typeof hook>;
 export type KernelFlow = z.infer<typeof flow>;
 /** What goes for all flows together. */
 export type KernelSummary = z.infer<typeof summary>;
+/** What came of the connections that were there before an attach. */
+export type Treated = z.infer<typeof treated>;
 /** What the loader found when it tried each hook by itself: its one line then. */
 export type KernelProbe = z.infer<typeof probe>;
 /** One line of the loader's. */

@@ -38,6 +38,8 @@ export interface RunFacts {
   readonly script?: ScriptEvidence | undefined;
   /** Where it ran already. */
   readonly attached?: Attached | undefined;
+  /** And what the kernel did to connections that were there before. */
+  readonly before?: readonly FaultEvidence[] | undefined;
   /** What carried faults out; default: the interceptor. */
   readonly executor?: Executor | undefined;
   /** Where the kernel's witness was there to the end. */
@@ -45,7 +47,7 @@ export interface RunFacts {
 }
 
 /** What carried decisions out. */
-export type Executor = FaultEvidence["executor"];
+export type Executor = Exclude<FaultEvidence["executor"], "kernel">;
 
 /** What the kernel's witness says of a run. */
 export interface KernelFacts {
@@ -341,7 +343,7 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
     duration_ms: Math.round(facts.durationMs),
     flows: counters.flows,
     ops: counters.totalOps,
-    faults: policies.flatMap(({ faults }) => faults),
+    faults: [...policies.flatMap(({ faults }) => faults), ...(facts.before ?? [])],
     stages: stagesOf(counters.all),
     escaped: facts.escaped.map(({ peer, pid, program, reason }) => ({ peer, pid, program, reason })),
     ...(facts.kernel !== undefined && { coverage: [...facts.kernel.coverage], accounts: facts.kernel.accounts }),
@@ -358,6 +360,7 @@ export function buildEvidence(facts: RunFacts, counters: RunCounters): Evidence 
 
 /** What a fault's `of` counts, as a person says it. */
 export function basisNoun(fault: FaultEvidence): string {
+  if (fault.executor === "kernel") return "earlier connection";
   const basis = KINDS[baseKey(fault.fault)]?.basis ?? "ops";
   if (fault.fault === "connection_error" && fault.asked.startsWith("reset")) return "unit";
   if (basis === "data ops") return "op";

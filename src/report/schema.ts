@@ -29,8 +29,10 @@ const fault = z
     witnessed_p50_ns: count("with the kernel's witness: the median delay that it measured, in nanoseconds").optional(),
     witnessed_p99_ns: count("what 99 of 100 delays that it measured do not exceed, in nanoseconds").optional(),
     executor: z
-      .enum(["interceptor", "relay", "both"])
-      .describe("what carried the fault out; both: one some flows, the other others"),
+      .enum(["interceptor", "relay", "both", "kernel"])
+      .describe(
+        "what carried the fault out; both: one some flows, the other others; kernel: the kernel itself, on connections that were there before an attach, which of then counts",
+      ),
   })
   .describe("one fault asked for and one executor");
 
