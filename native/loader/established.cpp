@@ -106,7 +106,9 @@ std::string Established::treat(const Treatment& treatment) {
     close(handle);
   }
   if (!paced_.empty() && keeper_ < 0) start_keeper();
-  const std::string counts = "{\"found\":" + std::to_string(seen_.size()) + ",\"reset\":" + std::to_string(reset_) +
+  std::string cookies;
+  for (const u64 cookie : seen_) cookies += (cookies.empty() ? "\"" : ",\"") + std::to_string(cookie) + "\"";
+  const std::string counts = "{\"found\":[" + cookies + "],\"reset\":" + std::to_string(reset_) +
                              ",\"silenced\":" + std::to_string(silenced_) + ",\"paced\":" + std::to_string(paced_.size());
   return counts + (problem_.empty() ? "" : ",\"problem\":" + quoted(problem_)) + "}";
 }

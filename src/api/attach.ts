@@ -62,7 +62,7 @@ export async function attach(options: AttachOptions): Promise<Evidence> {
     const treated = await witness.relay();
     const before = treated && describeTreated(treatmentOf(own), treated);
     session.notes.push(...(before?.notes ?? []));
-    programs.begin();
+    programs.begin(treated?.found ?? []);
     return await attached(options, session, kept, witness, programs, signals, before?.faults);
   } finally {
     await kept?.close();
@@ -188,16 +188,16 @@ class Names {
   readonly command: readonly string[];
   /** The one process's; others are called as the kernel does, by their threads. */
   readonly #name: string | undefined;
-  #startedNs = 0n;
+  readonly #before = new Set<bigint>();
 
   constructor(subject: Subject) {
     this.command = "pid" in subject ? commandOf(subject.pid) : [subject.cgroup];
     this.#name = "pid" in subject ? (imageOf(subject.pid) ?? basename(this.command[0] ?? "")) : undefined;
   }
 
-  /** What is made from now on was not there before. */
-  begin(): void {
-    this.#startedNs = process.hrtime.bigint();
+  /** These were there before. */
+  begin(before: readonly bigint[]): void {
+    for (const cookie of before) this.#before.add(cookie);
   }
 
   carries(): boolean {
@@ -210,7 +210,7 @@ class Names {
 
   asEscaped(flow: KernelFlow): EscapedFlow {
     const peer = flow.peer.endsWith(":0") ? "*:*" : flow.peer;
-    const reason = flow.created_ns < this.#startedNs ? "there before" : "not attached";
+    const reason = this.#before.has(flow.cookie) ? "there before" : "not attached";
     return { peer, pid: flow.pid, program: this.programOf(flow), reason };
   }
 }

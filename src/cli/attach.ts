@@ -2,7 +2,7 @@
 
 import { resolve } from "node:path";
 import { isatty } from "node:tty";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { AttachOptions } from "../api/attach.js";
 import type { Evidence } from "../api/index.js";
 import type { Subject } from "../kernel/witness.js";
@@ -70,6 +70,7 @@ export function define(program: Command): void {
     )
     .addHelpText("after", EXAMPLES);
   ownOptions(command, FLAGS, "What to attach to:");
+  command.addOption(new Option("--script <file>").hideHelp());
   policyOptions(command);
   command.action(async (values: Record<string, unknown>) => {
     process.exitCode = await execute(values, command);
@@ -79,6 +80,9 @@ export function define(program: Command): void {
 async function execute(values: Readonly<Record<string, unknown>>, command: Command): Promise<number> {
   const flags = policyOf(command, values);
   const durationNs = durationOf("--duration", values.duration, "30s");
+  if (values.script !== undefined) {
+    throw new UsageError("--script: only the interceptor asks a script, and attach has none");
+  }
   if (values.project === "") throw new UsageError('--project "": a project has a name, such as --project shop');
   const subject = await subjectOf(values);
   const { policy, witness } = await leaveRoot(values, subject, flags);

@@ -5,7 +5,6 @@
 
 import { type AskedFault, type Direction, describeFaults, type Policy } from "../policy/index.js";
 import { baseKey } from "../report/evidence.js";
-import { formatPlural } from "../report/format.js";
 import type { FaultEvidence } from "../report/schema.js";
 import type { Treated } from "./words.js";
 
@@ -70,12 +69,16 @@ export function describeTreated(
   { faults, left }: Treatment,
   treated: Treated,
 ): { faults: FaultEvidence[]; notes: string[] } {
-  const { found, problem } = treated;
+  const { problem } = treated;
+  const found = treated.found.length;
   const notes = problem === undefined ? [] : [`not all connections that were there before could be had: ${problem}`];
   if (found === 0) return { faults: [], notes };
   const names = [...new Set(left.map(({ fault }) => fault.replaceAll("_", " ")))].join(", ");
-  if (names !== "")
-    notes.push(`${formatPlural(found, "connection")} there before: not applied to what is open already: ${names}`);
+  if (names !== "") {
+    const them =
+      found === 1 ? "1 connection was there before: it does" : `${found} connections were there before: they do`;
+    notes.push(`${them} not meet ${names}`);
+  }
   return {
     notes,
     faults: faults.map(({ asked, by }) => ({

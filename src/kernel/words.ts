@@ -101,7 +101,8 @@ const summary = z.object({
 
 /** Connections that were there before an attach, and how many were treated how. */
 const treated = z.object({
-  found: count,
+  /** The cookies of all. */
+  found: z.array(wide),
   reset: count,
   silenced: count,
   paced: count,

@@ -44,7 +44,7 @@ const escapedFlow = z
     reason: z
       .string()
       .describe(
-        "static, setuid, setgid, capabilities, 32-bit, libc, architecture, raw system calls, or not attached for any other reason",
+        "static, setuid, setgid, capabilities, 32-bit, libc, architecture, raw system calls, there before (an attach), or not attached for any other reason",
       ),
   })
   .describe("a flow of the run that was not intercepted");

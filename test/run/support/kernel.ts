@@ -59,6 +59,11 @@ const BUILDS = {
   mixed: { command: "gcc", args: [...C, "-o", "OUT", "mixed.c"], env: {} },
   uring: { command: "gcc", args: [...C, "-o", "OUT", "uring.c", "-luring"], env: {} },
   "go-static": { command: "go", args: ["build", "-o", "OUT", "client.go"], env: { ...GO, CGO_ENABLED: "0" } },
+  "go-again": {
+    command: "go",
+    args: ["build", "-o", "OUT", "again.go"],
+    env: { ...GO, CGO_ENABLED: "0" },
+  },
   "go-dynamic": {
     command: "go",
     args: ["build", "-ldflags=-linkmode=external", "-o", "OUT", "client.go"],
