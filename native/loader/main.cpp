@@ -48,6 +48,7 @@ namespace {
 
 constexpr int kTakeInMs = 100;  // the kernel's programs wake us only when there is much: bpf/common.h
 constexpr char kSegments[] = "/dev/shm/mishap-";
+constexpr char kNeedsRoot[] = "loading the kernel's programs needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
 constexpr char kDrained[] = "{\"drained\":true}\n";
 
 struct Order {
@@ -243,7 +244,7 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
 
 std::string why_nothing(const Kernel& kernel) {
   if (access("/sys/kernel/btf/vmlinux", R_OK) != 0) return "this kernel has no BTF (/sys/kernel/btf/vmlinux), which its programs need";
-  if (!has_rights()) return "loading the kernel's programs needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+  if (!has_rights()) return kNeedsRoot;
   for (const Hook& hook : kernel.hooks())
     if (!hook.ok && !hook.reason.empty()) return std::string(hook.name) + ": " + hook.reason;
   return std::string("the kernel's programs cannot be loaded: ") + strerror(errno);
@@ -252,11 +253,14 @@ std::string why_nothing(const Kernel& kernel) {
 // Whom the order is about, where that runs already; false: it cannot be had.
 bool find_subject(Order* order, Subject* subject, std::string* error) {
   if (order->watch.scope == Scope::All || order->mode == "run") return true;
+  if (order->mode == "attach" && !has_rights()) return *error = kNeedsRoot, false;
   if (order->watch.scope == Scope::Process) {
     *error = subject->find(order->watch.pid);
+    if (!error->empty()) return false;
     order->watch.pid = subject->inner_pid;
     order->watch.pid_namespace = subject->pid_namespace;
-    if (error->empty() && order->mode == "attach" && subject->intercepted()) *error = "it belongs to a run of mishap";
+    if (order->mode == "attach" && !subject->reachable) *error = "its network namespace cannot be had";
+    if (order->mode == "attach" && subject->intercepted()) *error = "it belongs to a run of mishap";
     return error->empty();
   }
   if (order->mode != "attach") return true;

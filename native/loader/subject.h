@@ -26,7 +26,8 @@ struct Subject {
   u32 pid_namespace = 0;  // that namespace's number names it for as long as it runs
   i32 uid = -1, gid = -1;
   int handle = -1;        // a pidfd: readable once it has ended
-  int netns = -1;         // its network namespace; -1: it is ours
+  int netns = -1;         // its network namespace; -1: it is ours, or
+  bool reachable = true;  // it cannot be had
 
  private:
   void forget();
