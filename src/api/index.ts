@@ -7,6 +7,7 @@
 export { type Policy, PolicyError, type PolicyFields, type PolicyInput, parsePolicy } from "../policy/index.js";
 export type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "../report/schema.js";
 export { renderEvidence } from "../report/text.js";
+export { type AttachOptions, attach } from "./attach.js";
 export {
   bindFd,
   clearFd,

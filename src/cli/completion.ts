@@ -38,7 +38,11 @@ export function define(program: Command): void {
 export function completionFor(shell: (typeof SHELLS)[number], program: Command): string {
   const commands = program.commands.map((command): Subcommand => {
     const own = command.commands;
-    const flags = new Map([command, ...own].flatMap(({ options }) => options.map((option) => [option.long, option])));
+    const flags = new Map(
+      [command, ...own]
+        .flatMap(({ options }) => options.filter(({ hidden }) => !hidden))
+        .map((option) => [option.long, option]),
+    );
     const choices = command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []);
     return {
       name: command.name(),

@@ -7,7 +7,7 @@ import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
 import {
   type Finished,
@@ -45,7 +45,11 @@ beforeEach((context) => {
 });
 
 const running = new Set<Running>();
+/** Processes that outlive whoever started them. */
+const strays = new Set<number>();
 afterEach(async () => {
+  for (const pid of strays) spawnSync("kill", ["-9", String(pid)]);
+  strays.clear();
   for (const each of running) each.child.kill("SIGKILL");
   await Promise.all([...running].map(({ finished }) => finished));
   running.clear();
@@ -300,9 +304,7 @@ while True:
     const subject = new Subject("unshare", ["-n", "-p", "--fork", "--kill-child", "sh", "-c", inside]);
     await subject.says(2);
     const pid = Number(readFileSync(`/proc/${subject.pid}/task/${subject.pid}/children`, "utf8").trim());
-    onTestFinished(() => {
-      spawnSync("kill", ["-9", String(pid)]); // where it outlives whoever started it
-    });
+    strays.add(pid);
     const { project, end } = await attach(["--pid", String(pid)], ["--latency", "30ms", "--duration", "2s"]);
     const relay = processesNamed("mishap-relay").find((each) => helpersOf(project).includes(each));
     const status = readFileSync(`/proc/${relay}/status`, "utf8");

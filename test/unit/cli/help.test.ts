@@ -33,6 +33,7 @@ describe("help", () => {
   it("of mishap names every command", () => {
     expect(program.commands.map((command) => command.name())).toEqual([
       "run",
+      "attach",
       "policy",
       "recording",
       "script",
