@@ -16,12 +16,12 @@ describe("what can be done where they are", () => {
     [{ packet_loss: "99%" }, [], ["packet_loss"]],
     [{ uplink: { packet_loss: "100%" } }, ["--silent", "up"], []],
     [{ packet_loss: "1%", downlink: { packet_loss: "100%" } }, ["--silent", "down"], ["packet_loss"]],
-    [{ half_open: { after: "1kb" } }, ["--silent", "both", "--silent-after", "1024"], []],
+    [{ half_open: { after: "1kb" } }, ["--silent", "both", "--silent-after", "1000"], []],
     [{ uplink: { rate: "8mbps" } }, ["--pace", "1000000"], []],
     [{ rate: "8mbps" }, ["--pace", "1000000"], ["rate"]],
     [{ downlink: { rate: "8mbps" } }, [], ["downlink.rate"]],
     [{ packet_loss: "100%", targets: ["tcp://10.0.0.0/8"] }, [], ["packet_loss"]],
-    [{ packet_loss: "100%", schedule: { kind: "ramp", duration: "5s" } }, [], ["packet_loss"]],
+    [{ packet_loss: "100%", schedule: { kind: "ramp", ramp: "5s" } }, [], ["packet_loss"]],
   ])("of %j", (input, flags, left) => {
     const found = treatment(input);
     expect(found.flags).toEqual(flags);
