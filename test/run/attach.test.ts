@@ -145,7 +145,7 @@ async function nothingIsLeft(project: string, held: ReadonlySet<string>): Promis
 const heldFor = (project: string): Set<string> => new Set(helpersOf(project).flatMap((pid) => [...heldBy(pid)]));
 
 describe("a process that reconnects", () => {
-  it("meets the faults from then on, and others of its cgroup and its children do not", async () => {
+  it("meets the faults from then on, and others of its cgroup do not", async () => {
     const [subject, other] = [reconnecting(), reconnecting()];
     expect(most(await subject.says(3))).toBeLessThan(60);
     const { run, end } = await attach(toPid(subject), ["--latency", "30ms"]);
@@ -246,7 +246,41 @@ describe("a process that reconnects", () => {
   });
 });
 
+describe("a connection that is carried", () => {
+  it("of a socket that was there before; ends in a reset when it is over, and is counted", async () => {
+    const program = `
+import errno, signal, socket
+s = socket.socket(); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]); print("there", flush=True)
+signal.sigwait([signal.SIGUSR1])
+s.connect(("127.0.0.1", ${port})); s.sendall(b"x"); s.recv(1); print(s.getpeername()[1], flush=True)
+try: print(s.recv(1), flush=True)
+except OSError as error: print(errno.errorcode[error.errno], flush=True)
+signal.pause()
+`;
+    const subject = new Subject("python3", ["-c", program]);
+    await subject.says();
+    const { run, end } = await attach(toPid(subject), ["--latency", "20ms"]);
+    process.kill(subject.pid, "SIGUSR1");
+    expect(await subject.says()).toEqual([String(port)]);
+    run.child.kill("SIGINT");
+    const { evidence } = await end;
+    expect(await subject.says()).toEqual(["ECONNRESET"]);
+    expect(evidence.faults).toMatchObject([{ fault: "latency", applied: 4 }]);
+    expect(evidence.notes).toContainEqual("1 connection that the relay still carried ended in a reset");
+  });
+});
+
 describe("whom it attaches to", () => {
+  it("a process, not its children", async () => {
+    const subject = new Subject("sh", ["-c", `"$0" ${port} & wait`, again]);
+    await subject.says();
+    strays.add(Number(readFileSync(`/proc/${subject.pid}/task/${subject.pid}/children`, "utf8").trim()));
+    const { end } = await attach(toPid(subject), ["--latency", "30ms", "--duration", "1s"]);
+    await subject.says();
+    expect(least(await subject.says(5))).toBeLessThan(60);
+    expect((await end).evidence.flows).toBe(0);
+  });
+
   it("two of a kind: the first one has the connections, none is carried twice", async () => {
     const subject = reconnecting();
     const first = await attach(toPid(subject), ["--latency", "20ms"]);
