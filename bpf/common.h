@@ -51,9 +51,18 @@ struct in6_addr {
 typedef struct {
   i64 counter;
 } atomic64_t;
+struct net {
+  u64 net_cookie;
+} CORE;
+typedef struct {
+  struct net *net;
+} possible_net_t;
 struct sock_common {
   u16 skc_family;
   volatile u8 skc_state;
+  u8 skc_ipv6only : 1;
+  int skc_bound_dev_if;
+  possible_net_t skc_net;
   u32 skc_daddr, skc_rcv_saddr;
   u16 skc_dport, skc_num;
   struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
@@ -86,6 +95,7 @@ struct pid {
 } CORE;
 struct task_struct {
   int pid, tgid;
+  char comm[16];
   u64 start_boottime;
   struct task_struct *group_leader;
   struct pid *thread_pid;
@@ -102,6 +112,7 @@ struct task_struct {
 #define EAGAIN 11
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
 #define TCP_SYNCNT 7
 #define TCP_USER_TIMEOUT 18
 #define TCP_CLOSE 7
@@ -204,9 +215,8 @@ static __always_inline KernelSocket *row_of(const struct tag *tag) {
   return row && row->owner.cookie == tag->cookie ? row : NULL;
 }
 
-// Process and thread that run, in the namespace that they live in.
-static __always_inline void name_current(u64 *process, i32 *pid, i32 *tid) {
-  struct task_struct *task = (void *)bpf_get_current_task();
+// Process and thread of a task, in the namespace that they live in.
+static __always_inline void name_task(struct task_struct *task, u64 *process, i32 *pid, i32 *tid) {
   struct task_struct *leader = BPF_CORE_READ(task, group_leader);
   struct pid *thread = BPF_CORE_READ(task, thread_pid), *whole = BPF_CORE_READ(leader, thread_pid);
   u32 level = BPF_CORE_READ(thread, level);
@@ -219,6 +229,7 @@ static __always_inline void name_current(u64 *process, i32 *pid, i32 *tid) {
   const u64 ticks = BPF_CORE_READ(leader, start_boottime) / 10000000;  // as in /proc/PID/stat
   *process = (u64)(u32)upid.nr << 32 | (u32)ticks;
 }
+static __always_inline void name_current(u64 *process, i32 *pid, i32 *tid) { name_task((void *)bpf_get_current_task(), process, pid, tid); }
 
 static __always_inline void take_current(KernelSocket *row) {
   name_current(&row->owner.process, &row->owner.pid, &row->owner.tid);
@@ -251,6 +262,15 @@ static __always_inline KernelSocket *make_row(struct tag *tag, u64 cookie, u32 f
 
 static __always_inline void publish(KernelSocket *row, u64 cookie) {
   __sync_val_compare_and_swap(&row->owner.cookie, BEING_FILLED, cookie);
+}
+
+static __always_inline void take_address(u8 to[16], const struct sock_common *common, u32 four, const struct in6_addr *six) {
+  if (common->skc_family == AF_INET) {
+    to[10] = to[11] = 0xff;
+    __builtin_memcpy(to + 12, &four, 4);
+  } else {
+    bpf_probe_read_kernel(to, 16, six);
+  }
 }
 
 static __always_inline bool is_ours(u32 family, u32 protocol) {

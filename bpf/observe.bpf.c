@@ -5,15 +5,6 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-static __always_inline void take_address(u8 to[16], const struct sock_common *common, u32 four, const struct in6_addr *six) {
-  if (common->skc_family == AF_INET) {
-    to[10] = to[11] = 0xff;
-    __builtin_memcpy(to + 12, &four, 4);
-  } else {
-    bpf_probe_read_kernel(to, 16, six);
-  }
-}
-
 static __always_inline void take_addresses(KernelSocket *row, const struct sock *sk) {
   const struct sock_common *common = &sk->__sk_common;
   row->local_port = common->skc_num;

@@ -5,35 +5,13 @@
 // run: it goes direct.
 #include "common.h"
 
-#include "../native/contract/relay.h"
+#include "relay.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-typedef struct RelayControl {
-  MISHAP_RELAY_CONTROL_FIELDS(MEMBER, MEMBER_ARRAY)
-} RelayControl;
-typedef struct RelayRow {
-  MISHAP_RELAY_ROW_FIELDS(MEMBER, MEMBER_ARRAY)
-} RelayRow;
 typedef struct RelayConnect {
   MISHAP_RELAY_CONNECT_FIELDS(MEMBER, MEMBER_ARRAY)
 } RelayConnect;
-
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(map_flags, BPF_F_MMAPABLE);
-  __uint(max_entries, 1);
-  __type(key, u32);
-  __type(value, RelayControl);
-} mishap_relay SEC(".maps");
-
-struct {
-  __uint(type, BPF_MAP_TYPE_ARRAY);
-  __uint(map_flags, BPF_F_MMAPABLE);
-  __uint(max_entries, MISHAP_KERNEL_SOCKETS);
-  __type(key, u32);
-  __type(value, RelayRow);
-} mishap_relayed SEC(".maps");
 
 struct {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -42,14 +20,8 @@ struct {
 
 // Where the relay is to be met from; NULL: it is not.
 static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
-  const u32 zero = 0;
-  RelayControl *control = bpf_map_lookup_elem(&mishap_relay, &zero);
-  if (!control) return NULL;
-  // Loaded before the clock and compared signed: a beat in between is no reason to go direct.
-  const u64 beat = *(volatile u64 *)&control->beat_ns;
-  const i64 since = bpf_ktime_get_ns() - beat;
-  if (!beat || since > MISHAP_RELAY_PATIENCE_NS) return NULL;
-  return control->netns == bpf_get_netns_cookie(context) ? control : NULL;
+  RelayControl *control = beating_relay();
+  return control && control->netns == bpf_get_netns_cookie(context) ? control : NULL;
 }
 
 // The relay's row of a socket, while its connection is the relay's.

@@ -7,6 +7,12 @@
 //                                 ─▶ sock_ops, before that SYN: RelayConnect, with the port that the program's end has now
 //   relay:   decides, connects onward, and only then completes the program's pending connect, by TCP simultaneous open
 //   program: getpeername(), getsockname() ─▶ cgroup hooks: what the row says
+//
+//   program: listen(10.0.0.7:80)
+//   client:  connect(10.0.0.7:80) ─▶ sk_lookup: the SYN is for a listener of the run, so the relay's listener gets it
+//   relay:   connects to 10.0.0.7:80 from a port of its own, whose RelaySource says who the client is, and has sk_lookup leave
+//            that SYN alone ─▶ the program's listener
+//   program: accept(), getpeername() ─▶ cgroup hooks: the client
 #pragma once
 
 #define MISHAP_RELAY_PATIENCE_NS 500000000  // no beat for so long: the relay is not there, and connections go direct
@@ -53,6 +59,23 @@
   ARRAY(char, program, 16, "name of the thread, as in /proc/PID/comm")                       \
   ARRAY(u64, spare, 3, "zero")
 
+// What a port is that the relay connects from, while it does: RelaySource::state.
+#define MISHAP_SOURCE_FREE 0
+#define MISHAP_SOURCE_OUTGOING 1  // its connection comes from a program of the run, where its faults are carried
+#define MISHAP_SOURCE_INBOUND 2   // its connection stands for a client's
+
+#define MISHAP_RELAY_SOURCES 65536  // one a port
+#define MISHAP_RELAY_SOURCE_FIELDS(FIELD, ARRAY)                                             \
+  FIELD(u64, cookie, "of the program's listener, once the SYN came by; of the socket that it accepts, once there is one") \
+  FIELD(u32, row, "of that socket, in the arrays of KernelSocket and RelayRow")              \
+  FIELD(u32, accepted, "1: it is the accepted socket")                                       \
+  ARRAY(u8, source, 16, "the address that goes with the port; IPv6 or mapped IPv4")          \
+  ARRAY(u8, to, 16, "where the relay connects to")                                           \
+  ARRAY(u8, client, 16, "whom the connection stands for")                                    \
+  FIELD(u16, to_port, "host byte order")                                                     \
+  FIELD(u16, client_port, "host byte order")                                                 \
+  FIELD(u32, state, "MISHAP_SOURCE_*: written last")
+
 #ifdef __cplusplus
 #include "fields.h"
 
@@ -61,6 +84,7 @@ namespace mishap {
 MISHAP_STRUCT(RelayControl, 64, "The relay as the kernel's redirection sees it.", MISHAP_RELAY_CONTROL_FIELDS)
 MISHAP_STRUCT(RelayRow, 80, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
 MISHAP_STRUCT(RelayConnect, 112, "A connect that was handed to the relay.", MISHAP_RELAY_CONNECT_FIELDS)
+MISHAP_STRUCT(RelaySource, 72, "A port that the relay connects from.", MISHAP_RELAY_SOURCE_FIELDS)
 
 }  // namespace mishap
 #endif

@@ -282,6 +282,7 @@ u32 kernel_arrivals(u64 cookie, KernelArrival out[kKernelArrivals]);
 bool stream_received(int fd, u64* bytes);
 // Tells the kernel that this flow is carried here, and by which policy, unless it knows.
 void claim_flow(int fd, Socket* socket);
+void claim_listener(int fd);  // what comes in there is accepted here
 // Tells the kernel that the program sent, while nothing of this flow was on its way: what it sent leaves later.
 void tell_call(int fd);
 

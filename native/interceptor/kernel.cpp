@@ -192,6 +192,14 @@ void claim_flow(int fd, Socket* socket) {
   errno = kept;
 }
 
+void claim_listener(int fd) {
+  if (!table.rows) return;
+  const int kept = errno;
+  const KernelClaim claim = {-1, 0};
+  real.setsockopt(fd, MISHAP_KERNEL_LEVEL, MISHAP_KERNEL_CLAIM, &claim, sizeof(claim));
+  errno = kept;
+}
+
 void tell_call(int fd) {
   if (!table.rows) return;
   const int kept = errno;

@@ -111,6 +111,10 @@ int socketpair(int family, int type, int protocol, int* pair) {
   return result;
 }
 
+int listen(int fd, int backlog) {
+  claim_listener(fd);
+  return real.listen(fd, backlog);
+}
 int accept(int fd, sockaddr* address, socklen_t* length) {
   return accepted(fd, [&] { return real.accept(fd, address, length); });
 }

@@ -161,6 +161,7 @@ Socket* look_at(int fd) {
     socket = slot ? load_acquire(slot) : nullptr;
     if (socket) {
       socket->listening = option(fd, SO_ACCEPTCONN) == 1;
+      if (socket->listening) claim_listener(fd);
       socket->cookie = cookie_of(fd);
       if (left_to_relay(fd, socket)) {
         errno = kept;

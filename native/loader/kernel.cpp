@@ -4,14 +4,19 @@
 #include <bpf/libbpf.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <initializer_list>
 
+#include "accept.skel.h"
 #include "observe.skel.h"
 #include "redirect.skel.h"
 #include "silence.skel.h"
@@ -40,13 +45,44 @@ const Hook kHooks[] = {
     {Part::Redirect, "mishap_peer6", "cgroup/getpeername6 of relayed flows", "redirection", false, {}},
     {Part::Redirect, "mishap_local4", "cgroup/getsockname4", "redirection", false, {}},
     {Part::Redirect, "mishap_local6", "cgroup/getsockname6", "redirection", false, {}},
+    // Behind observe's hook at the same place, which says whose row a socket has.
+    {Part::Accept, "mishap_listens", "tp_btf/inet_sock_set_state of listeners", "inbound", false, {}},
+    {Part::Accept, "mishap_listened", "iter/tcp", "inbound", false, {}},
+    {Part::Accept, "mishap_adopted", "iter/task_file", "inbound", false, {}},
+    {Part::Accept, "mishap_connects", "sock_ops of claimed flows", "inbound", false, {}},
+    {Part::Accept, "mishap_lookup", "sk_lookup", "inbound", false, {}},
     {Part::Silence, "mishap_unsent", "cgroup_skb/egress", "silence", false, {}},
     {Part::Silence, "mishap_unheard", "cgroup_skb/ingress", "silence", false, {}},
 };
 
-bool on_cgroup(const Hook& hook) { return strncmp(hook.name, "tp_btf/", 7) != 0; }
+bool starts(const char* text, const char* with) { return strncmp(text, with, strlen(with)) == 0; }
+bool on_cgroup(const Hook& hook) { return starts(hook.name, "cgroup") || starts(hook.name, "sock_ops"); }
 bool wanted(const Hook& hook, const Watch& watch) {
-  return (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0) && (watch.relay || hook.part != Part::Redirect) && (watch.silence || hook.part != Part::Silence);
+  const bool parted = hook.part == Part::Silence ? watch.silence : watch.relay || hook.part < Part::Redirect;
+  return parted && (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0);
+}
+
+// The network namespace that we, and so the relay, are in.
+u64 own_netns_cookie() {
+  u64 cookie = 0;
+  socklen_t length = sizeof(cookie);
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length) != 0) cookie = 0;
+  if (fd >= 0) close(fd);
+  return cookie;
+}
+
+// Lets an iterator walk to its end: it is the way that counts. 0 or an errno.
+int walk(const bpf_link* iterator) {
+  const int fd = bpf_iter_create(bpf_link__fd(iterator));
+  if (fd < 0) return errno;
+  char nothing[256];
+  ssize_t n;
+  do n = read(fd, nothing, sizeof(nothing));
+  while (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)));
+  const int error = n < 0 ? errno : 0;
+  close(fd);
+  return error;
 }
 
 // The line of what libbpf and the verifier said last that tells a person most: not instructions, source lines and register
@@ -72,12 +108,15 @@ std::string reason_of(int error) {
   return reason;
 }
 
-// Loads an object with the maps that it shares with another; 0 or a negative errno.
-int load_sharing(bpf_object* object, const bpf_object* other) {
+// Loads an object with the maps that it shares with others; 0 or a negative errno.
+int load_sharing(bpf_object* object, std::initializer_list<const bpf_object*> others) {
   bpf_map* map;
   bpf_object__for_each_map(map, object) {
-    const bpf_map* same = bpf_map__is_internal(map) ? nullptr : bpf_object__find_map_by_name(other, bpf_map__name(map));
-    if (same) bpf_map__reuse_fd(map, bpf_map__fd(same));
+    for (const bpf_object* other : others) {
+      const bpf_map* same = bpf_map__is_internal(map) ? nullptr : bpf_object__find_map_by_name(other, bpf_map__name(map));
+      if (same) bpf_map__reuse_fd(map, bpf_map__fd(same));
+      if (same) break;
+    }
   }
   return bpf_object__load(object);
 }
@@ -95,6 +134,7 @@ bpf_object* Kernel::object_of(const Hook& hook) const {
     case Part::Tag: return tag_->obj;
     case Part::Observe: return observe_->obj;
     case Part::Redirect: return redirect_->obj;
+    case Part::Accept: return accept_->obj;
     default: return silence_->obj;
   }
 }
@@ -105,11 +145,13 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   tag_ = tag_bpf__open();
   observe_ = observe_bpf__open();
   redirect_ = redirect_bpf__open();
+  accept_ = accept_bpf__open();
   silence_ = silence_bpf__open();
-  if (!tag_ || !observe_ || !redirect_ || !silence_) return false;
-  tag_->rodata->scope = observe_->rodata->scope = redirect_->rodata->scope = static_cast<u32>(watch.scope);
-  tag_->rodata->scope_pid = observe_->rodata->scope_pid = redirect_->rodata->scope_pid = watch.pid;
-  tag_->rodata->scope_pid_namespace = observe_->rodata->scope_pid_namespace = redirect_->rodata->scope_pid_namespace = watch.pid_namespace;
+  if (!tag_ || !observe_ || !redirect_ || !accept_ || !silence_) return false;
+  tag_->rodata->scope = observe_->rodata->scope = redirect_->rodata->scope = accept_->rodata->scope = static_cast<u32>(watch.scope);
+  tag_->rodata->scope_pid = observe_->rodata->scope_pid = redirect_->rodata->scope_pid = accept_->rodata->scope_pid = watch.pid;
+  tag_->rodata->scope_pid_namespace = observe_->rodata->scope_pid_namespace = redirect_->rodata->scope_pid_namespace = accept_->rodata->scope_pid_namespace = watch.pid_namespace;
+  accept_->rodata->netns = own_netns_cookie();
   for (Hook& hook : hooks_) {
     bpf_program* program = bpf_object__find_program_by_name(object_of(hook), hook.program);
     bpf_program__set_autoload(program, only ? only == &hook : hook.ok);
@@ -126,14 +168,27 @@ bool Kernel::load(const Watch& watch) {
   }
   const u32 zero = 0;
   if (watch.cgroup >= 0) bpf_map_update_elem(bpf_map__fd(tag_->maps.mishap_cgroup), &zero, &watch.cgroup, BPF_ANY);
-  int error = load_sharing(observe_->obj, tag_->obj);
-  if (error == 0 && watch.relay) error = load_sharing(redirect_->obj, tag_->obj);
+  int error = load_sharing(observe_->obj, {tag_->obj});
+  if (error == 0 && watch.relay) error = load_sharing(redirect_->obj, {tag_->obj});
+  if (error == 0 && watch.relay) error = load_sharing(accept_->obj, {tag_->obj, redirect_->obj});
   if (error == 0 && watch.silence) error = bpf_object__load(silence_->obj);
   if (error) {
     errno = -error;
     return false;
   }
   return true;
+}
+
+bpf_link* Kernel::link(const Hook& hook, bpf_program* program, const Watch& watch) {
+  if (on_cgroup(hook)) return bpf_program__attach_cgroup(program, watch.cgroup);
+  if (!starts(hook.name, "sk_lookup")) return bpf_program__attach(program);
+  const int netns = ::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+  if (netns < 0) return nullptr;
+  bpf_link* link = bpf_program__attach_netns(program, netns);
+  const int error = errno;
+  ::close(netns);
+  errno = error;
+  return link;
 }
 
 bool Kernel::attach(Hook* hook, const Watch& watch) {
@@ -143,13 +198,15 @@ bool Kernel::attach(Hook* hook, const Watch& watch) {
     hook->reason = "there is no cgroup2 to attach it to";
     return false;
   }
-  bpf_link* link = on_cgroup(*hook) ? bpf_program__attach_cgroup(program, watch.cgroup) : bpf_program__attach(program);
+  bpf_link* link = this->link(*hook, program, watch);
   if (!link) {
     hook->reason = reason_of(errno);
     return false;
   }
   links_.push_back(link);
-  return true;
+  if (hook->part != Part::Accept || !starts(hook->name, "iter/tcp")) return true;
+  if (const int error = walk(link)) hook->reason = reason_of(error);
+  return hook->reason.empty();
 }
 
 void Kernel::probe(const Watch& watch) {
@@ -193,19 +250,37 @@ void Kernel::close() {
   if (rows_) munmap(const_cast<KernelSocket*>(rows_), sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
   rows_ = nullptr;
   if (silence_) silence_bpf__destroy(silence_);
+  if (accept_) accept_bpf__destroy(accept_);
   if (redirect_) redirect_bpf__destroy(redirect_);
   if (observe_) observe_bpf__destroy(observe_);
   if (tag_) tag_bpf__destroy(tag_);
   silence_ = nullptr;
+  accept_ = nullptr;
   redirect_ = nullptr;
   observe_ = nullptr;
   tag_ = nullptr;
 }
 
 int Kernel::rows_fd() const { return bpf_map__fd(tag_->maps.mishap_sockets); }
-bool Kernel::redirects() const {
-  return std::all_of(hooks_.begin(), hooks_.end(), [](const Hook& hook) { return hook.ok || hook.part != Part::Redirect; });
+bool Kernel::has(Part part) const {
+  return std::all_of(hooks_.begin(), hooks_.end(), [part](const Hook& hook) { return hook.ok || hook.part != part; });
 }
+bool Kernel::redirects() const { return has(Part::Redirect); }
+bool Kernel::takes_inbound() const { return has(Part::Accept); }
+int Kernel::adopt_listeners(i32 pid) {
+  if (!takes_inbound()) return ENOTSUP;
+  bpf_iter_link_info of = {};
+  of.task.pid = static_cast<u32>(pid);
+  LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &of, .link_info_len = sizeof(of));
+  bpf_link* link = bpf_program__attach_iter(accept_->progs.mishap_adopted, &options);
+  if (!link) return errno;
+  const int error = walk(link);
+  bpf_link__destroy(link);
+  return error;
+}
+int Kernel::sources_fd() const { return bpf_map__fd(accept_->maps.mishap_sources); }
+int Kernel::listening_fd() const { return bpf_map__fd(accept_->maps.mishap_listening); }
+int Kernel::inbound_fd() const { return bpf_map__fd(accept_->maps.mishap_inbound); }
 int Kernel::control_fd() const { return bpf_map__fd(redirect_->maps.mishap_relay); }
 int Kernel::relayed_fd() const { return bpf_map__fd(redirect_->maps.mishap_relayed); }
 int Kernel::connects_fd() const { return bpf_map__fd(redirect_->maps.mishap_connects); }

@@ -9,21 +9,23 @@
 
 struct bpf_object;
 struct bpf_link;
+struct bpf_program;
 struct tag_bpf;
 struct observe_bpf;
 struct redirect_bpf;
+struct accept_bpf;
 struct silence_bpf;
 
 namespace mishap::loader {
 
-enum class Part : u32 { Tag, Observe, Redirect, Silence };  // bpf/*.bpf.c
+enum class Part : u32 { Tag, Observe, Redirect, Accept, Silence };  // bpf/*.bpf.c
 
 // One hook: a program and where it is attached.
 struct Hook {
   Part part;
   const char* program;  // its name there
   const char* name;     // the kernel's for the place
-  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits, resets, redirection or silence
+  const char* purpose;  // ownership, claims, bytes, states, arrivals, retransmits, resets, redirection, inbound or silence
   bool ok = false;
   std::string reason;   // the kernel's, where it is not
 };
@@ -62,6 +64,13 @@ class Kernel {
   int control_fd() const;
   int relayed_fd() const;
   int connects_fd() const;
+  // The same of connections that programs accept: where not all of that is in place, those go direct.
+  bool takes_inbound() const;
+  int sources_fd() const;
+  int listening_fd() const;
+  int inbound_fd() const;
+  // Has a running process's listeners be the run's from now on. 0 or an errno. Before rights are dropped.
+  int adopt_listeners(i32 pid);
   int silent_fd() const;  // bpf/silence.bpf.c; -1: nothing can be silenced
   u64 lost(u32 what) const;  // bpf/common.h, LOST_*
 
@@ -69,12 +78,15 @@ class Kernel {
   bool open(const Watch& watch, const Hook* only);
   bool load(const Watch& watch);
   bool attach(Hook* hook, const Watch& watch);
+  bpf_link* link(const Hook& hook, bpf_program* program, const Watch& watch);
   bpf_object* object_of(const Hook& hook) const;
+  bool has(Part part) const;
   void close();
 
   tag_bpf* tag_ = nullptr;
   observe_bpf* observe_ = nullptr;
   redirect_bpf* redirect_ = nullptr;
+  accept_bpf* accept_ = nullptr;
   silence_bpf* silence_ = nullptr;
   std::vector<bpf_link*> links_;
   std::vector<Hook> hooks_;

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@
 
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include "cgroup.h"
 #include "established.h"
@@ -276,6 +278,8 @@ int run_or_observe(Order order) {
   int listener = -1;
   pid_t keeper = -1;
   if (!find_subject(&order, &subject, &error)) return say_error(error), 1;
+  // Listeners are a network namespace's, and so is the relay.
+  if (order.mode == "attach" && subject.netns >= 0 && setns(subject.netns, CLONE_NEWNET) != 0) return say_error(std::string("its network namespace cannot be entered: ") + strerror(errno)), 1;
   if (order.mode == "run") {
     RunCgroup cgroup(order.run, &error);
     if (cgroup.path().empty()) return say_error(error), 1;
@@ -297,6 +301,8 @@ int run_or_observe(Order order) {
       error = socket_path + ": " + strerror(errno);
       works = false;
     }
+    if (works && order.mode == "attach")
+      for (const i32 pid : order.watch.scope == Scope::Process ? std::vector{subject.pid} : processes_in(order.cgroup)) kernel.adopt_listeners(pid);
     if (works && order.watch.relay) {
       if (!kernel.redirects()) relay.go_without(why_nothing(kernel));
       else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid, subject)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));

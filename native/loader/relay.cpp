@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -17,6 +16,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <vector>
 
 namespace mishap::loader {
 namespace {
@@ -85,16 +86,16 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
     setsid();
     for (const int number : {SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGTSTP}) signal(number, SIG_IGN);
     signal(SIGTERM, SIG_DFL);
-    if (subject.netns >= 0 && setns(subject.netns, CLONE_NEWNET) != 0) _exit(126);
     setpriority(PRIO_PROCESS, 0, -20);  // it takes little, and always now: what is due does not wait for who computes
     // First out of the way of the numbers that they are to have.
-    const int wanted[] = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd(), program};
-    int moved[7];
-    for (int i = 0; i < 7; i++) moved[i] = fcntl(wanted[i], F_DUPFD, 64);
-    dup2(moved[0], STDIN_FILENO);
-    dup2(moved[1], STDOUT_FILENO);
-    for (int i = 2; i < 7; i++) dup2(moved[i], kFirstKept + i - 2);
-    const int kept = kFirstKept + 4;
+    std::vector<int> wanted = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd()};
+    if (kernel.takes_inbound()) wanted.insert(wanted.end(), {kernel.sources_fd(), kernel.listening_fd(), kernel.inbound_fd()});
+    wanted.push_back(program);
+    for (int& fd : wanted) fd = fcntl(fd, F_DUPFD, 64);
+    dup2(wanted[0], STDIN_FILENO);
+    dup2(wanted[1], STDOUT_FILENO);
+    for (size_t i = 2; i < wanted.size(); i++) dup2(wanted[i], kFirstKept + static_cast<int>(i) - 2);
+    const int kept = kFirstKept + static_cast<int>(wanted.size()) - 3;
     fcntl(kept, F_SETFD, FD_CLOEXEC);
     syscall(SYS_close_range, static_cast<unsigned>(kept + 1), ~0u, 0u);
     const bool moves_on = subject.uid >= 0 && (subject.uid != uid || subject.gid != gid);

@@ -8,8 +8,11 @@
 //   PROGRAM  send() ─▶ loopback ─▶ RELAY recv(): decided, due in 100 ms ─▶ DelayLine, until due ─▶ send() ─▶ 10.0.0.1:80
 //   PROGRAM  recv() ◀─ loopback ◀─ RELAY send() ◀─ DelayLine, until due ◀─ decided, arrival + 100 ms ◀─ recv() ◀─ 10.0.0.1:80
 //
-// This file is one connection: what the program's connect comes to (connects.cpp), what is decided about the bytes of both
-// ways (carry.cpp), and how they leave (leaving.cpp). It never waits: whoever drives it says when a socket is ready and when
+// What a program accepts comes the other way: a client's connection that the kernel handed over, whose other half the relay
+// makes to the program's listener. From then on both are alike.
+//
+// This file is one connection: what the program's connect comes to (connects.cpp), or how a client's meets the program
+// (entering.cpp), what is decided about the bytes of both ways (carry.cpp), and how they leave (leaving.cpp). It never waits: whoever drives it says when a socket is ready and when
 // something is due.
 #pragma once
 
@@ -21,6 +24,7 @@
 #include "contract/relay.h"
 #include "engine/engine.h"
 #include "flows.h"
+#include "inbound.h"
 #include "link/line.h"
 #include "names.h"
 #include "raw.h"
@@ -39,6 +43,8 @@ struct Shared {
   Segment segment;
   RelayRow* rows = nullptr;               // MISHAP_KERNEL_SOCKETS of them
   const KernelSocket* sockets = nullptr;  // as many
+  Threads threads;
+  Sources sources;
   RawSockets raw;
   Names names;
   link::Budget budget = {u64{512} << 20};
@@ -53,6 +59,7 @@ enum class Phase : u8 {
   Connecting,  // the onward attempt is under way
   Answering,   // what came of it is on its way back
   Completing,  // the program's connect is being completed
+  Entering,    // a client's connection: its other half is being made to the program
   Carrying,
   Swallowing,  // half-open: what either end sends is gone
   Silent,      // until it ends in a reset
@@ -100,7 +107,9 @@ class Connection {
   Connection(const Connection&) = delete;
 
   // Opens its flow, decides about the connect and begins it.
-  void begin(Naming* thread);
+  void begin();
+  // Or takes a client's connection to the program.
+  void enter(int client, const Journey& journey);
   // What epoll says of one of its sockets. The event's data is id << 1 | side.
   void happened(Side side, u32 events);
   // Takes in some of what either end has; true: there is more.
@@ -135,7 +144,7 @@ class Connection {
  private:
   // connects.cpp
   void attempt();
-  void own_onward() const;
+  void own_onward(int fd) const;
   void answered(int error);
   void come_too_late();
   void complete();
@@ -145,6 +154,10 @@ class Connection {
   void allow(u64 patience_ns) const;
   RelayRow* row() const;
   void publish_local() const;
+
+  // entering.cpp
+  void entered(int error);
+  void meet(u64 now);
 
   // carry.cpp
   bool may_read(const Way& way) const;
@@ -178,10 +191,11 @@ class Connection {
   engine::Call evidence(Direction direction) const;
 
   Shared* const shared_;
-  const RelayConnect from_;
+  RelayConnect from_;           // of what a program accepts: who, and its client as the peer
   End program_, onward_;
   Way up_, down_;
   Phase phase_ = Phase::Leaving;
+  u16 source_port_ = 0;         // where it connects from, when the kernel has to know; 0 anywhere
   Flow* flow_ = nullptr;
   i32 policy_ = -1;
   u32 generation_ = 0;

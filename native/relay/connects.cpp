@@ -1,9 +1,7 @@
 // What a program's connect comes to: the SYN's way, the real attempt, the answer's way, and what may end it instead. The
 // program's kernel waits meanwhile, its SYNs dropped; it gets an answer when there is one. Where there is none (loss, a
 // timeout), it gives up by itself.
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -12,6 +10,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "address.h"
 #include "connection.h"
 #include "listeners.h"
 
@@ -26,34 +25,19 @@ u64 read_sysctl(const char* path, u64 otherwise) {
   return std::ifstream(path) >> value ? value : otherwise;
 }
 
-// An address as the contract has it, for connect(2). Its length.
-socklen_t address_of(const u8 address[16], u16 port, u32 scope_id, sockaddr_storage* out) {
-  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  *out = {};
-  if (memcmp(address, mapped, sizeof(mapped)) == 0) {
-    auto* in = reinterpret_cast<sockaddr_in*>(out);
-    in->sin_family = AF_INET;
-    in->sin_port = htons(port);
-    memcpy(&in->sin_addr, address + 12, 4);
-    return sizeof(*in);
-  }
-  auto* in6 = reinterpret_cast<sockaddr_in6*>(out);
-  in6->sin6_family = AF_INET6;
-  in6->sin6_port = htons(port);
-  in6->sin6_scope_id = scope_id;
-  memcpy(&in6->sin6_addr, address, 16);
-  return sizeof(*in6);
-}
-
 // Whether there is no way to a peer, which a connect meets before any packet leaves.
 bool no_way_to(const RelayConnect& from) {
-  sockaddr_storage to;
-  const socklen_t length = address_of(from.peer, from.peer_port, 0, &to);
-  const int probe = socket(to.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);  // to connect it sends nothing
-  if (probe < 0) return false;
-  const bool fails = connect(probe, reinterpret_cast<const sockaddr*>(&to), length) != 0 && errno != EACCES;  // a broadcast's
-  close(probe);
-  return fails;
+  sockaddr_storage to, source;
+  const socklen_t length = to_socket_address(from.peer, from.peer_port, 0, &to);
+  return !source_towards(to, length, &source) && errno != EACCES && errno != EMFILE && errno != ENFILE;  // EACCES: a broadcast's
+}
+
+// Whether an address is this host's, as the source that a connection to it would have shows.
+bool is_own(const u8 address[16], const sockaddr_storage& source) {
+  u8 from[16];
+  from_socket_address(source, from);
+  const bool loopback = address[10] == 0xff && address[12] == 127;
+  return memcmp(address, from, sizeof(from)) == 0 || loopback;
 }
 
 int error_of(int fd) {
@@ -79,9 +63,10 @@ u64 own_patience_ns(const RelayRow& row) {
 
 }  // namespace
 
-void Connection::begin(Naming* thread) {
+void Connection::begin() {
   since_ns_ = due_ns_ = now_ns();
-  flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, shared_->names.of(from_.peer), thread, since_ns_);
+  Naming* thread = shared_->threads.of(shared_->segment, from_);
+  flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, Role::Connector, from_.peer_port, shared_->names.of(from_.peer), thread, since_ns_);
   keep_policy();
   if (const RelayRow* told = row(); told && load(&told->timed)) allow(own_patience_ns(*told));
   engine::Call call;
@@ -163,22 +148,26 @@ void Connection::allow(u64 patience_ns) const {
 void Connection::attempt() {
   sockaddr_storage to;
   const RelayRow* told = row();
-  const socklen_t length = address_of(from_.peer, from_.peer_port, told ? load(&told->scope_id) : 0, &to);
+  const socklen_t length = to_socket_address(from_.peer, from_.peer_port, told ? load(&told->scope_id) : 0, &to);
   phase_ = Phase::Connecting;
   attempt_ns_ = now_ns();
   due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns : kNever;
-  onward_.fd = make_socket(to.ss_family, false);
+  Journey journey = {{}, to, {}, MISHAP_SOURCE_OUTGOING};
+  if (shared_->sources.is_listened(from_.peer_port) && source_towards(to, length, &journey.source) && is_own(from_.peer, journey.source))
+    onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_onward(fd); });  // to the run itself
+  const bool begun = onward_.fd >= 0;
+  if (!begun) onward_.fd = make_socket(to.ss_family, false);
   if (onward_.fd < 0) return answered(errno);
-  own_onward();
-  const bool begun = connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
-  if (!begun || !watch(onward_, Onward)) answered(errno);
+  if (!begun) own_onward(onward_.fd);
+  const bool under_way = begun || connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
+  if (!under_way || !watch(onward_, Onward)) answered(errno);
 }
 
 // Where the peer is in the run too, its interceptor sees by this that the faults are carried at this end.
-void Connection::own_onward() const {
+void Connection::own_onward(int fd) const {
   Owner owner = {};
   socklen_t length = sizeof(owner.cookie);
-  if (getsockopt(onward_.fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
+  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
   owner.process = from_.process;
   owner.pid = from_.pid;
   owner.tid = from_.tid;
@@ -217,14 +206,7 @@ void Connection::publish_local() const {
   socklen_t length = sizeof(local);
   if (!told || getsockname(onward_.fd, reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
   u64 words[2] = {};
-  u8* bytes = reinterpret_cast<u8*>(words);
-  if (local.ss_family == AF_INET) {
-    bytes[10] = bytes[11] = 0xff;
-    memcpy(bytes + 12, &reinterpret_cast<sockaddr_in*>(&local)->sin_addr, 4);
-  } else {
-    memcpy(bytes, &reinterpret_cast<sockaddr_in6*>(&local)->sin6_addr, 16);
-  }
-  store(&told->local_port, ntohs(reinterpret_cast<sockaddr_in*>(&local)->sin_port));
+  store(&told->local_port, from_socket_address(local, reinterpret_cast<u8*>(words)));
   store(reinterpret_cast<u64*>(told->local), words[0]);
   store_release(reinterpret_cast<u64*>(told->local) + 1, words[1]);
 }
@@ -235,7 +217,7 @@ void Connection::complete() {
   sockaddr_storage own = {}, to;
   socklen_t own_length;
   fill_loopback(family, shared_->port, &own, &own_length);
-  const socklen_t length = address_of(from_.source, from_.source_port, 0, &to);
+  const socklen_t length = to_socket_address(from_.source, from_.source_port, 0, &to);
   if (onward_.fd >= 0) publish_local();
   phase_ = Phase::Completing;
   due_ns_ = kNever;
@@ -273,7 +255,9 @@ void Connection::happened(Side side, u32 events) {
     if (!end.writable) (side == Program ? down_ : up_).room_ns = now_ns();
     end.writable = true;
   }
-  if (phase_ == Phase::Connecting && side == Onward && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
+  if (phase_ == Phase::Entering && side == Program && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
+    entered(error_of(program_.fd));
+  } else if (phase_ == Phase::Connecting && side == Onward && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
     answered(error_of(onward_.fd));
   } else if (phase_ == Phase::Completing && side == Program && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
     if (error_of(program_.fd) != 0 || error_ == ECONNRESET) return reset();  // the program is gone, or is to find its connection broken

@@ -1,4 +1,4 @@
-// Flows of redirected connects; see flows.h.
+// Flows of connections that were handed over; see flows.h.
 #include "flows.h"
 
 #include <errno.h>
@@ -26,7 +26,8 @@ bool anybody_registered(const Segment& segment) {
   return false;
 }
 
-// Whose the kernel says the socket is, unless its row is another's by now.
+}  // namespace
+
 bool kernel_owner(const KernelSocket* sockets, const RelayConnect& connect, Owner* out) {
   if (connect.row >= MISHAP_KERNEL_SOCKETS) return false;
   const KernelSocket* row = &sockets[connect.row];
@@ -34,8 +35,6 @@ bool kernel_owner(const KernelSocket* sockets, const RelayConnect& connect, Owne
   fence_acquire();
   return out->cookie == connect.cookie && load(&row->owner.cookie) == connect.cookie;
 }
-
-}  // namespace
 
 Threads::Known* Threads::process_of(const Segment& segment, const RelayConnect& connect) {
   auto [found, fresh] = processes_.try_emplace(connect.process);
@@ -72,8 +71,8 @@ Naming* Threads::of(const Segment& segment, const RelayConnect& connect) {
   return &found->second;
 }
 
-Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, const char* host, Naming* thread, u64 now_ns) {
-  const engine::Identity id = engine::identify(segment, {Protocol::Tcp, Role::Connector, host, connect.peer, connect.peer_port}, thread->path, thread->flows);
+Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Role role, u16 port, const char* host, Naming* thread, u64 now_ns) {
+  const engine::Identity id = engine::identify(segment, {Protocol::Tcp, role, host, connect.peer, port}, thread->path, thread->flows);
   Owner owner = {};
   const bool seen = kernel_owner(sockets, connect, &owner);
   if (!seen) {
@@ -93,13 +92,13 @@ Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const R
     owner.tid = load(&said->tid);
   }
   owner.source = static_cast<u32>(OwnerSource::Kernel);
-  owner.role = static_cast<u32>(Role::Connector);
+  owner.role = static_cast<u32>(role);
 
   FlowOpening opening = {};
   opening.cookie = connect.cookie;
   opening.key = id.key;
   opening.name_hash = engine::hash_name(host);
-  opening.role = Role::Connector;
+  opening.role = role;
   opening.protocol = Protocol::Tcp;
   opening.peer_port = connect.peer_port;
   memcpy(opening.peer, connect.peer, sizeof(opening.peer));

@@ -1,4 +1,4 @@
-// Which flow a redirected connect is: the thread it comes from by its number, its identity, and its owner, entered in the
+// Which flow a connection is that was handed over: the thread it comes from by its number, its identity, and its owner, entered in the
 // segment as the interceptor does for the sockets of its own process (interceptor/sockets.cpp).
 #pragma once
 
@@ -18,8 +18,8 @@ struct Naming {
   u16 flows[engine::kFlowKinds];
 };
 
-// The threads that connected so far. A process that carries the interceptor, or was started by one that does, has its path in
-// the segment; others, and threads beside the first, are numbered in the order in which they first connect.
+// The threads that had connections so far. A process that carries the interceptor, or was started by one that does, has its path in
+// the segment; others, and threads beside the first, are numbered in the order in which they first do.
 class Threads {
  public:
   // Valid until the next call.
@@ -38,7 +38,11 @@ class Threads {
   u32 numbered_ = 0;
 };
 
-// Opens the flow of a connect to what was called `host`, publishes its owner and enters it in the journal; nullptr: there is no room for it.
-Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, const char* host, Naming* thread, u64 now_ns);
+// Whose the kernel says the socket is; false: its row is another's by now.
+bool kernel_owner(const KernelSocket* sockets, const RelayConnect& connect, Owner* out);
+
+// Opens the flow of a connection with what was called `host`, publishes its owner and enters it in the journal; nullptr: there is
+// no room for it. `port`: that its identity has, the peer's, or of what is accepted the listener's.
+Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Role role, u16 port, const char* host, Naming* thread, u64 now_ns);
 
 }  // namespace mishap::relay

@@ -128,6 +128,8 @@ void Connection::advance(u64 now) {
       if (way_.answer_ns) record_time(shared_->segment, policy_, Fault::Latency, Direction::Downlink, now - answered_ns_, way_.answer_ns);
       if (error_) fail(error_);
       else complete();
+    } else if (phase_ == Phase::Entering) {
+      if (due_ns_ <= now) meet(now);
     } else if (phase_ == Phase::Silent) {
       engine::applied_wait(evidence(silent_direction_), silent_fault_, now - since_ns_, silence_ns_);
       reset();
@@ -232,6 +234,7 @@ void Connection::close_all(bool orderly) {
     close(end->fd);
     end->fd = -1;
   }
+  shared_->sources.give_back(source_port_);
   for (Way* way : {&up_, &down_}) {
     cut(way);
     way->finished = true;

@@ -21,21 +21,6 @@ namespace {
 constexpr int kBacklog = 1;    // at 0 the kernel would warn of a flood
 constexpr int kAttempts = 32;  // a port that is free on 127.0.0.1 may be taken on ::1
 
-// A listener on `port`, or on any (0); -1 with errno.
-int listen_on(int family, u16 port) {
-  const int fd = make_socket(family, true), on = 1;
-  if (fd < 0) return -1;
-  if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
-  sockaddr_storage address = {};
-  socklen_t length;
-  fill_loopback(family, port, &address, &length);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), length) == 0 && listen(fd, kBacklog) == 0) return fd;
-  const int error = errno;
-  close(fd);
-  errno = error;
-  return -1;
-}
-
 // Connects to a listener as often as it queues; false with errno.
 bool fill(int family, u16 port, int fillers[kFillers]) {
   sockaddr_storage to = {};
@@ -80,6 +65,20 @@ void fill_loopback(int family, u16 port, void* address, u32* length) {
   }
 }
 
+int listen_on(int family, u16 port, int backlog) {
+  const int fd = make_socket(family, true), on = 1;
+  if (fd < 0) return -1;
+  if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
+  sockaddr_storage address = {};
+  socklen_t length;
+  fill_loopback(family, port, &address, &length);
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), length) == 0 && listen(fd, backlog) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return -1;
+}
+
 Listeners::~Listeners() {
   for (int fd : {ipv4_, ipv6_, fillers_[0], fillers_[1], fillers_[2], fillers_[3]})
     if (fd >= 0) close(fd);
@@ -89,10 +88,10 @@ const char* Listeners::open() {
   const int probe = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (probe >= 0) close(probe);
   for (int i = 0; i < kAttempts && ipv4_ < 0; i++) {
-    ipv4_ = listen_on(AF_INET, 0);
+    ipv4_ = listen_on(AF_INET, 0, kBacklog);
     if (ipv4_ < 0) return "no port on 127.0.0.1 can be listened on";
     port_ = port_of(ipv4_);
-    ipv6_ = probe >= 0 ? listen_on(AF_INET6, port_) : -1;
+    ipv6_ = probe >= 0 ? listen_on(AF_INET6, port_, kBacklog) : -1;
     if (ipv6_ >= 0 || errno != EADDRINUSE) break;
     close(ipv4_);
     ipv4_ = -1;

@@ -28,6 +28,8 @@ class Listeners {
 // A TCP socket as the relay's are: non-blocking, and with a RST as its end until an orderly one is due, so that a death of the
 // relay is no end of a stream; towards programs its port is the listeners'. -1 with errno.
 int make_socket(int family, bool shares_port);
+// A listener on the relay's own address, on `port` or on any (0); -1 with errno.
+int listen_on(int family, u16 port, int backlog);
 // The relay's own address, `port` on it.
 void fill_loopback(int family, u16 port, void* address, u32* length);
 

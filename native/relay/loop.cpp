@@ -17,13 +17,14 @@
 namespace mishap::relay {
 namespace {
 
-constexpr int kControlFd = 3, kRowsFd = 4, kConnectsFd = 5, kSocketsFd = 6;  // main.cpp
+constexpr int kControlFd = 3, kRowsFd = 4, kConnectsFd = 5, kSocketsFd = 6, kSourcesFd = 7, kListeningFd = 8, kInboundFd = 9;  // main.cpp
 constexpr u64 kBeatNs = 100 * kMillisecond;
 constexpr u64 kBlockedNs = kSecond;          // without progress, after which the run no longer waits for what is left
 constexpr u64 kOverNs = 100 * kMillisecond;  // as much when faults have ended
 constexpr u64 kWakingNs = 50000;             // what waking takes: the timer rings that much before something is due
 constexpr u64 kJustNowNs = 20 * kMillisecond;
 constexpr int kServedATurn = 64;             // connections, before the epoll set is looked at again
+constexpr u64 kPorts = 65536;
 
 // A map of the kernel's, or a file of a test; nullptr with errno. A map refuses a length that it does not have, where a file
 // would end us with SIGBUS.
@@ -75,6 +76,17 @@ bool Relay::open_raw() {
   return raw;
 }
 
+// Where the kernel has no part in it, programs accept for themselves.
+void Relay::open_inbound() {
+  auto* sources = static_cast<RelaySource*>(map_rows(kSourcesFd, sizeof(RelaySource) * MISHAP_RELAY_SOURCES, PROT_READ | PROT_WRITE));
+  const auto* listening = static_cast<const u64*>(map_rows(kListeningFd, sizeof(u64) * kPorts, PROT_READ));
+  if (!sources || !listening) return;
+  shared_.sources.open(sources, listening);
+  if (!inbound_.open(kInboundFd)) return;
+  for (u32 i = 0; i < 2; i++)
+    if (const int fd = inbound_.listeners()[i]; fd >= 0) watch(fd, EPOLLIN | EPOLLET, kIncoming);
+}
+
 const char* Relay::open() {
   shared_.epoll = epoll_create1(EPOLL_CLOEXEC);
   timer_ = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -84,6 +96,7 @@ const char* Relay::open() {
   if (const char* problem = map_shared()) return problem;
   if (unheard_) return unheard_;
   if (const char* problem = open_connects()) return problem;
+  open_inbound();
   // The timer by its edges: it is armed anew rather than read.
   if (!watch(timer_, EPOLLIN | EPOLLET, kTimer)) return "its timer cannot be watched";
   if (!watch(STDIN_FILENO, EPOLLIN, kInput)) finish();  // a file: at its end from the start
@@ -105,6 +118,7 @@ void Relay::run() {
     const u64 next_ns = deliver();
     if (finishing_ns_ && settled()) break;
     wait(next_ns);
+    take_incoming();
     read();
   }
   take_connects();  // handed over before connections went direct
@@ -118,6 +132,7 @@ void Relay::beat() {
   if (now - beat_ns_ < kBeatNs) return;
   beat_ns_ = now;
   keep_timed();
+  incoming_ = true;  // those that there was no descriptor for, say
   store_release(finishing_ns_ ? &control_->drain_ns : &control_->beat_ns, now);
   for (const auto& [id, connection] : connections_) settle(connection.get());  // those that waited for memory, too
 }
@@ -164,7 +179,7 @@ void Relay::settle(Connection* connection) {
 // Sleeps until something is due or happens, and sees to the latter.
 void Relay::wait(u64 next_ns) {
   const u64 now = now_ns(), wake_ns = next_ns > kWakingNs && next_ns != kNever ? next_ns - kWakingNs : next_ns;
-  const bool at_once = wake_ns <= now || !hungry_.empty();
+  const bool at_once = wake_ns <= now || !hungry_.empty() || incoming_;
   if (!at_once && wake_ns != kNever && wake_ns != armed_ns_) {
     itimerspec when = {{0, 0}, {static_cast<time_t>(wake_ns / kSecond), static_cast<long>(wake_ns % kSecond)}};
     timerfd_settime(timer_, TFD_TIMER_ABSTIME, &when, nullptr);
@@ -181,6 +196,8 @@ void Relay::wait(u64 next_ns) {
       if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) finish();
     } else if (data == kConnects) {
       take_connects();
+    } else if (data == kIncoming) {
+      incoming_ = true;
     } else if (data != kTimer) {
       auto found = connections_.find(data >> 1);
       if (found == connections_.end()) continue;
@@ -224,13 +241,30 @@ void Relay::take(const void* data, size_t size) {
   RelayConnect connect;
   if (size < sizeof(connect)) return;
   memcpy(&connect, data, sizeof(connect));
-  const u64 id = next_id_++;
-  auto [newest, first] = by_cookie_.try_emplace(connect.cookie, id);
+  auto [newest, first] = by_cookie_.try_emplace(connect.cookie, next_id_);
   if (!first) connections_.at(newest->second)->leave_flow();
-  newest->second = id;
-  Connection* connection = connections_.emplace(id, new Connection(&shared_, id, connect)).first->second.get();
-  connection->begin(threads_.of(shared_.segment, connect));
+  newest->second = next_id_;
+  Connection* connection = add(connect);
+  connection->begin();
   settle(connection);
+}
+
+// Some of the clients that wait.
+void Relay::take_incoming() {
+  for (int i = 0; incoming_ && i < kServedATurn; i++) {
+    Journey journey;
+    const int client = finishing_ns_ ? -1 : inbound_.accept_one(shared_.sources, &journey);
+    incoming_ = client >= 0;
+    if (!incoming_) return;
+    Connection* connection = add({});
+    connection->enter(client, journey);
+    settle(connection);
+  }
+}
+
+Connection* Relay::add(const RelayConnect& from) {
+  const u64 id = next_id_++;
+  return connections_.emplace(id, new Connection(&shared_, id, from)).first->second.get();
 }
 
 // The run ends: from now on connections go direct.

@@ -27,7 +27,7 @@ class Relay {
 
  private:
   static constexpr u64 kFirstId = 4;  // of connections; below it an event's data is one of these
-  enum Event : u64 { kInput, kTimer, kConnects };
+  enum Event : u64 { kInput, kTimer, kConnects, kIncoming };
 
   const char* map_shared();
   const char* open_connects();
@@ -37,7 +37,10 @@ class Relay {
   u64 deliver();
   void wait(u64 next_ns);
   void read();
+  void open_inbound();
   void take_connects();
+  void take_incoming();
+  Connection* add(const RelayConnect& from);
   void take(const void* data, size_t size);
   void settle(Connection* connection);
   void finish();
@@ -46,7 +49,7 @@ class Relay {
   Shared shared_;
   Listeners listeners_;
   const char* unheard_ = nullptr;  // why they do not listen
-  Threads threads_;
+  Inbound inbound_;
   RelayControl* control_ = nullptr;
   ring_buffer* ring_ = nullptr;  // nullptr: connects come as messages of a socket, from a test
   int timer_ = -1;
@@ -57,6 +60,7 @@ class Relay {
   const std::unique_ptr<u8[]> buffer_{new u8[kReadBytes + engine::kMaxGrowth]};
   u64 next_id_ = kFirstId;
   u32 generation_ = ~u32{0};  // of the policies, as `timed` was last kept
+  bool incoming_ = false;  // connections may wait to be taken in
   u64 armed_ns_ = 0, beat_ns_ = 0;
   u64 finishing_ns_ = 0, progress_ns_ = 0;  // since when it ends, 0 not yet; when something was last carried
 };

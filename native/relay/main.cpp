@@ -3,7 +3,9 @@
 // with the kernel's programs; once it has the segment it becomes the user that is given, whose program it is:
 //
 //   3 RelayControl, 1 row   4 RelayRow, 65536 rows   5 connects, a ring buffer of RelayConnect   6 KernelSocket, read-only
+//   7 RelaySource, 65536 rows   8 the run's listeners by port, read-only   9 a map of sockets, for the relay's own listeners
 //
+// Without the last three what programs accept is left alone.
 // On its standard output it says "ready" once it listens and beats, or in one sentence why not. At the end of its standard
 // input it beats no more, so that new connections go direct; what programs sent that are gone leaves when due, and what is
 // connected then still ends in a reset.
@@ -28,7 +30,7 @@ using namespace mishap::relay;
 
 namespace {
 
-constexpr int kLastSharedFd = 6;
+constexpr int kLastSharedFd = 9;
 
 void say(const char* text) {
   if (write(STDOUT_FILENO, text, strlen(text)) < 0) return;  // nobody listens any more

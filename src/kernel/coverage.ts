@@ -68,8 +68,8 @@ export function buildCoverage(known: Known): Coverage {
       if (short !== undefined) {
         disagreements.push(`the flow of ${whose.program} (pid ${flow.pid}) with ${flow.peer} claimed ${short}`);
       }
-    } else if (flow.claimed) {
-      pools.see(whose, 1, moved);
+    } else if (flow.relayed || (flow.claimed && flow.role !== "listener")) {
+      pools.see(whose, flow.relayed ? "relayed" : "intercepted", 1, moved);
     } else if (isResolver(flow) && known.carries(flow.process)) {
       table.add(whose, "intercepted", 1, moved);
     } else if (sum(moved) > 0 || isConversation(flow)) {
@@ -79,7 +79,7 @@ export function buildCoverage(known: Known): Coverage {
   }
   for (const each of known.older) {
     const whose = { pid: each.pid, program: known.programOf(each) };
-    if (each.claimed) pools.see(whose, each.flows, [each.bytes_up, each.bytes_down]);
+    if (each.claimed) pools.see(whose, "intercepted", each.flows, [each.bytes_up, each.bytes_down]);
     else table.add(whose, "escaped", each.flows, [each.bytes_up, each.bytes_down]);
   }
   for (const account of [...known.folded.map(holdingNothing), ...accounts.values()]) pools.claim(account);
@@ -140,14 +140,23 @@ interface Whose {
   readonly program: string;
 }
 
-/** Claimed flows that have no account of their own, and accounts that have no flow of their own: by process, together. */
-class Pools {
-  readonly #pools = new Map<number, { seen: Map<string, { flows: number; moved: Pair }>; claimed: Pair }>();
+/** What was carried of one program in one way. */
+interface Seen {
+  readonly program: string;
+  readonly state: CoverageRow["state"];
+  readonly flows: number;
+  readonly moved: Pair;
+}
 
-  see({ pid, program }: Whose, flows: number, moved: Pair): void {
+/** Carried flows that have no account of their own, and accounts that have no flow of their own: by process, together. */
+class Pools {
+  readonly #pools = new Map<number, { seen: Map<string, Seen>; claimed: Pair }>();
+
+  see({ pid, program }: Whose, state: Seen["state"], flows: number, moved: Pair): void {
     const { seen } = this.#of(pid);
-    const before = seen.get(program) ?? { flows: 0, moved: [0, 0] };
-    seen.set(program, { flows: before.flows + flows, moved: plus(before.moved, moved) });
+    const key = `${state} ${program}`;
+    const before = seen.get(key) ?? { flows: 0, moved: [0, 0] };
+    seen.set(key, { program, state, flows: before.flows + flows, moved: plus(before.moved, moved) });
   }
 
   claim(account: Account & { readonly pid: number }): void {
@@ -159,21 +168,21 @@ class Pools {
   settle(table: Table): string[] {
     return [...this.#pools].flatMap(([pid, { seen, claimed }]) => {
       let left: Account = { called: claimed, adjusted: [0, 0], held: [0, 0] };
-      for (const [program, { flows, moved }] of seen) {
+      for (const { program, state, flows, moved } of seen.values()) {
         const { intercepted, beyond } = settle(moved, left);
-        table.add({ pid, program }, "intercepted", flows, intercepted);
+        table.add({ pid, program }, state, flows, intercepted);
         if (sum(beyond) > 0) table.add({ pid, program }, "escaped", 1, beyond);
         left = { ...left, called: [left.called[0] - intercepted[0], left.called[1] - intercepted[1]] };
       }
       const short = describeShort([Math.max(0, left.called[0]), Math.max(0, left.called[1])]);
       if (short === undefined) return [];
-      const [program = "a program"] = seen.keys();
+      const [{ program } = { program: "a program" }] = seen.values();
       return [`flows of ${program} (pid ${pid}) claimed ${short}`];
     });
   }
 
-  #of(pid: number): { seen: Map<string, { flows: number; moved: Pair }>; claimed: Pair } {
-    const pool = this.#pools.get(pid) ?? { seen: new Map(), claimed: [0, 0] };
+  #of(pid: number): { seen: Map<string, Seen>; claimed: Pair } {
+    const pool = this.#pools.get(pid) ?? { seen: new Map<string, Seen>(), claimed: [0, 0] satisfies Pair };
     this.#pools.set(pid, pool);
     return pool;
   }

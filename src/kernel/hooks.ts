@@ -18,6 +18,7 @@ export const WITHOUT: Readonly<Record<KernelHook["for"], string>> = {
     "known only of flows that are closed",
   retransmits: "segments that TCP sent again are not counted",
   resets: "connections that end by a reset are not told from others",
+  inbound: "the relay carries what programs connect, and not what they accept",
   silence: "`mishap attach` cannot silence connections that were there before",
   redirection: "there is no relay: what the interceptor cannot enter runs unfaulted",
 };

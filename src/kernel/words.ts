@@ -24,6 +24,7 @@ const hook = z.object({
     "retransmits",
     "resets",
     "redirection",
+    "inbound",
     "silence",
   ]),
   ok: z.boolean(),

@@ -178,6 +178,19 @@ Driven drive_socketpair() {
   return {result, now_ms() - start, 1, call_ms};
 }
 
+Driven drive_listen() {
+  int listener = checked(socket(AF_INET, SOCK_STREAM, 0), "socket");
+  sockaddr_in at = loopback(0);
+  checked(bind(listener, reinterpret_cast<sockaddr*>(&at), sizeof(at)), "bind");
+  errno = kUntouched;
+  std::string result = said("listen", listen(listener, 1));
+  socklen_t length = sizeof(at);
+  checked(getsockname(listener, reinterpret_cast<sockaddr*>(&at), &length), "getsockname");
+  int caller = connected();
+  put_behind_the_hooks(caller, ("call " + std::to_string(ntohs(at.sin_port)) + "\n").c_str());
+  return still_faulted(checked(accept(listener, nullptr, nullptr), "accept"), result);
+}
+
 // The server outside connects to us and sends a greeting; ours is the faulted end.
 template <class Accept>
 Driven accepts(const char* name, Accept accept_one) {

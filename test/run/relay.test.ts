@@ -11,15 +11,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Evidence } from "../../src/report/schema.js";
 import { evidenceOf, freshProject, scratchFolder, segmentFiles, start, startMishap, until } from "./cli-harness.js";
 import { users } from "./support/jail.js";
-import {
-  build,
-  cannotBuild,
-  kernelWorks,
-  movedBy,
-  needsKernel,
-  type Program,
-  processesNamed,
-} from "./support/kernel.js";
+import { build, cannotBuild, kernelWorks, movedBy, needsKernel, type Program, relaysOf } from "./support/kernel.js";
 import { unreachable } from "./support/user-folder.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
@@ -321,17 +313,6 @@ describe("a relay that", () => {
     expect(texts(told.slice(1))).toEqual(Array.from({ length: 6 }, () => "0123456789"));
   });
 });
-
-/** Processes that carry a project's connections. */
-function relaysOf(project: string): number[] {
-  return processesNamed("mishap-relay").filter((pid) => {
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(`-${project}-`);
-    } catch {
-      return false; // it went
-    }
-  });
-}
 
 it("a mishap that has none does without, unless it was asked for", async () => {
   const [here, place] = [fileURLToPath(new URL("../../", import.meta.url)), join(folder, "without")];

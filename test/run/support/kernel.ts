@@ -69,6 +69,9 @@ const BUILDS = {
     args: ["build", "-ldflags=-linkmode=external", "-o", "OUT", "client.go"],
     env: { ...GO, CGO_ENABLED: "1" },
   },
+  "static-server": { command: "gcc", args: [...C, "-static", "-o", "OUT", "server.c"], env: {} },
+  "uring-server": { command: "gcc", args: [...C, "-o", "OUT", "uring-server.c", "-luring"], env: {} },
+  "go-server": { command: "go", args: ["build", "-o", "OUT", "server.go"], env: { ...GO, CGO_ENABLED: "0" } },
   owners: { command: "g++", args: [...CPP, "-o", "OUT", "owners.cpp", "-pthread"], env: {} },
   hostile: { command: "g++", args: [...CPP, "-o", "OUT", "hostile.cpp"], env: {} },
 } as const;
@@ -91,7 +94,7 @@ export async function build(folder: string, program: Program): Promise<string> {
 /** Why a program cannot be built here; undefined when it can. */
 export function cannotBuild(program: Program): string | undefined {
   if (spawnSync(BUILDS[program].command, ["--help"]).error) return `${BUILDS[program].command} is not installed`;
-  if (program === "uring" && !existsSync("/usr/include/liburing.h")) return "liburing-dev is not installed";
+  if (program.startsWith("uring") && !existsSync("/usr/include/liburing.h")) return "liburing-dev is not installed";
   return undefined;
 }
 
@@ -206,6 +209,11 @@ export function orphans(): string[] {
 export function processesNamed(name: string): number[] {
   const pids = namesIn("/proc").filter((entry) => /^\d+$/.test(entry));
   return pids.map(Number).filter((pid) => textOf(`/proc/${pid}/comm`).trim() === name);
+}
+
+/** Processes that carry a project's connections. */
+export function relaysOf(project: string): number[] {
+  return processesNamed("mishap-relay").filter((pid) => textOf(`/proc/${pid}/cmdline`).includes(`-${project}-`));
 }
 
 /** Cgroups that a loader made, by its pid. */

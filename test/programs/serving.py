@@ -1,0 +1,24 @@
+"""A server of serving.h's manners: serving.py ADDRESS PORT CONNECTIONS [shared | mptcp]. `shared`: others may listen there too."""
+import json
+import socket
+import sys
+
+address, port, connections = sys.argv[1], *map(int, sys.argv[2:4])
+protocol = socket.IPPROTO_MPTCP if "mptcp" in sys.argv else 0
+listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, protocol)
+if listener.family == socket.AF_INET6:
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if "shared" in sys.argv else socket.SO_REUSEADDR, 1)
+listener.bind((address, port))
+listener.listen(128)
+print("listening", flush=True)
+for _ in range(connections):
+    connection, accepted = listener.accept()
+    try:
+        ends = {"accepted": accepted[:2], "peer": connection.getpeername()[:2], "local": connection.getsockname()[:2]}
+        print(json.dumps(ends), flush=True)
+        while got := connection.recv(65536):
+            connection.sendall(got)
+    except OSError as error:
+        print(json.dumps({"error": error.strerror}), flush=True)
+    connection.close()
