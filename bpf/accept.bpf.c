@@ -147,7 +147,6 @@ static __always_inline void show_client(struct sock *sk) {
   __builtin_memcpy(row->peer, source->client, sizeof(row->peer));
   row->peer_port = source->client_port;
   row->local_port = 0;  // its own address is what it was
-  row->scope_id = 0;
   row->timed = 0;
   row->cookie = tag->cookie;
   __builtin_memcpy(socket->peer, source->client, sizeof(socket->peer));

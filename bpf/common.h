@@ -70,6 +70,7 @@ struct sock_common {
 } CORE;
 struct sock {
   struct sock_common __sk_common;
+  u8 sk_userlocks : 4;
   u16 sk_type, sk_protocol;
 } CORE;
 struct tcp_sock {
@@ -110,6 +111,8 @@ struct task_struct {
 #define IPPROTO_MPTCP 262
 #define MSG_PEEK 2
 #define EAGAIN 11
+#define SOCK_BINDADDR_LOCK 4
+#define SOCK_BINDPORT_LOCK 8
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3

@@ -1,8 +1,8 @@
 // Who carries this connection? A connect that the interceptor has not claimed is handed to the relay while the relay is there:
 // its SYN goes to the relay's port, where it is dropped in silence until the relay completes it (native/contract/relay.h has
 // the way of it), and the program is shown the peer and the address that it would have without. No beat of the relay for half
-// a second, another network namespace, a socket bound to a device, a peer that no connection can have, the relay of another
-// run: it goes direct.
+// a second, another network namespace, a socket bound to a device or a port, which no other socket can have then, a peer
+// that no connection can have or whose link is not told us, the relay of another run: it goes direct.
 #include "common.h"
 
 #include "relay.h"
@@ -73,7 +73,7 @@ static __always_inline KernelSocket *adopt(struct bpf_sock_addr *context, struct
 }
 
 // Remembers whom a program connects to; the port to send it to instead, or 0: nowhere else. `peer` as IPv6 or mapped IPv4.
-static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4], u32 scope_id) {
+static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4]) {
   struct bpf_sock *sk = context->sk;
   struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
   KernelSocket *socket = tag ? row_of(tag) : NULL;
@@ -91,7 +91,9 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   if (!wanted || context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
   RelayControl *control = relay_for(context);
   if (!control || is_relay(context, peer)) return 0;
-  if (sk->bound_dev_if) {
+  const struct sock *whole = (void *)bpf_skc_to_tcp_sock(sk);
+  const u32 chosen = whole ? BPF_CORE_READ_BITFIELD_PROBED(whole, sk_userlocks) : 0;
+  if (sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) {
     __sync_fetch_and_add(&control->skipped, 1);
     return 0;
   }
@@ -99,7 +101,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   __builtin_memset(row->local, 0, sizeof(row->local));
   row->peer_port = __builtin_bswap16(context->user_port);
   row->local_port = 0;
-  row->scope_id = scope_id;
+  row->bound = (chosen & SOCK_BINDADDR_LOCK) != 0;
   name_current(&row->process, &row->pid, &row->tid);
   row->cookie = tag->cookie;
   __builtin_memcpy(socket->peer, peer, sizeof(socket->peer));
@@ -117,7 +119,7 @@ int mishap_connect4(struct bpf_sock_addr *context) {
   const u32 address = context->user_ip4;
   if (context->type != SOCK_STREAM || is_group(address)) return 1;
   const u32 peer[4] = {0, 0, MAPPED, this_host(address)};
-  const u16 port = hand_over(context, peer, 0);
+  const u16 port = hand_over(context, peer);
   if (!port) return 1;
   context->user_ip4 = LOOPBACK;
   context->user_port = __builtin_bswap16(port);
@@ -130,8 +132,9 @@ int mishap_connect6(struct bpf_sock_addr *context) {
   const bool mapped = !peer[0] && !peer[1] && peer[2] == MAPPED;
   if (context->type != SOCK_STREAM || (peer[0] & __builtin_bswap32(0xff000000)) == __builtin_bswap32(0xff000000) || (mapped && is_group(peer[3]))) return 1;
   if (mapped) peer[3] = this_host(peer[3]);
+  if ((peer[0] & __builtin_bswap32(0xffc00000)) == __builtin_bswap32(0xfe800000)) return 1;
   if (!peer[0] && !peer[1] && !peer[2] && !peer[3]) peer[3] = __builtin_bswap32(1);
-  const u16 port = hand_over(context, peer, 0);
+  const u16 port = hand_over(context, peer);
   if (!port) return 1;
   context->user_ip6[0] = context->user_ip6[1] = 0;
   context->user_ip6[2] = mapped ? MAPPED : 0;
@@ -205,6 +208,7 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   connect->row = tag->row;
   connect->isn = tcp->write_seq;
   connect->family = context->family;
+  connect->bound = row->bound;
   u32 source[4] = {0, 0, MAPPED, context->local_ip4};
   if (context->family == AF_INET6 && !(row->peer[10] == 0xff && row->peer[11] == 0xff && !row->peer[0])) {
     source[0] = context->local_ip6[0];

@@ -22,7 +22,7 @@
   FIELD(u64, beat_ns, "CLOCK_MONOTONIC: when the relay was last there; 0 it is not yet, or takes nothing on any more") \
   FIELD(u64, drain_ns, "when it was last there since it takes nothing on; 0 before")         \
   FIELD(u64, netns, "cookie of the network namespace that its listeners are in")             \
-  FIELD(u64, skipped, "connects that were left alone because their socket is bound to a device") \
+  FIELD(u64, skipped, "connects that were left alone because their socket is bound to a device or to a port") \
   FIELD(u16, port, "of its listeners, on 127.0.0.1 and ::1; host byte order")                \
   FIELD(u8, timed, "some policy ends connects that take too long: a connect looks at RelayRow::patience_ms") \
   ARRAY(u8, reserved, 29, "zero")
@@ -33,7 +33,7 @@
   ARRAY(u8, local, 16, "the relay's own end towards it; all zero: not connected yet")        \
   FIELD(u16, peer_port, "host byte order")                                                   \
   FIELD(u16, local_port, "host byte order")                                                  \
-  FIELD(u32, scope_id, "of a link-local peer")                                               \
+  FIELD(u32, bound, "1: the program chose its address, which the peer is to see")            \
   FIELD(u64, process, "of the thread that connected: pid << 32 | low half of its start time") \
   FIELD(i32, pid, "its process")                                                             \
   FIELD(i32, tid, "that thread")                                                             \
@@ -55,7 +55,8 @@
   FIELD(u16, source_port, "host byte order")                                                 \
   FIELD(u16, peer_port, "host byte order")                                                   \
   FIELD(u8, family, "of the socket: AF_INET or AF_INET6")                                    \
-  ARRAY(u8, reserved, 3, "zero")                                                             \
+  FIELD(u8, bound, "1: the program chose the source's address, which the peer is to see")     \
+  ARRAY(u8, reserved, 2, "zero")                                                             \
   ARRAY(char, program, 16, "name of the thread, as in /proc/PID/comm")                       \
   ARRAY(u64, spare, 3, "zero")
 

@@ -108,7 +108,7 @@ void Flows::keep(const KernelSocket& socket) {
   closed_.push_back(socket);
   if (closed_.size() <= kKept) return;
   const KernelSocket& oldest = closed_.front();
-  Sum& sum = older_[{oldest.owner.pid, program_of(oldest), (oldest.flags & MISHAP_SOCKET_CLAIMED) != 0}];
+  Sum& sum = older_[{oldest.owner.pid, program_of(oldest), (oldest.flags & MISHAP_SOCKET_CLAIMED) != 0, (oldest.flags & MISHAP_SOCKET_RELAYED) != 0}];
   sum.flows++;
   sum.up += oldest.bytes[0];
   sum.down += oldest.bytes[1];
@@ -145,9 +145,9 @@ std::string Flows::tell(bool relay_lost) {
                  Number{closed_count_}, Number{kernel_.lost(kLostEvents)}, Number{kernel_.lost(kLostUp)}, Number{kernel_.lost(kLostDown)}, Number{kernel_.lost(kLostRows)});
   const char* comma = "";
   for (const auto& [key, sum] : older_) {
-    const auto& [pid, program, claimed] = key;
+    const auto& [pid, program, claimed, relayed] = key;
     text += format(R"(%s{"pid":%d,"program":)", comma, pid) + quoted(program);
-    text += format(R"(,"claimed":%s,"flows":%llu,"bytes_up":%llu,"bytes_down":%llu})", claimed ? "true" : "false", Number{sum.flows}, Number{sum.up}, Number{sum.down});
+    text += format(R"(,"claimed":%s,"relayed":%s,"flows":%llu,"bytes_up":%llu,"bytes_down":%llu})", claimed ? "true" : "false", relayed ? "true" : "false", Number{sum.flows}, Number{sum.up}, Number{sum.down});
     comma = ",";
   }
   older_.clear();

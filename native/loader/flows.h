@@ -37,7 +37,7 @@ class Flows {
   ring_buffer* ring_ = nullptr;
   std::deque<KernelSocket> closed_;
   u64 closed_count_ = 0;
-  std::map<std::tuple<i32, std::string, bool>, Sum> older_;          // process, program, claimed
+  std::map<std::tuple<i32, std::string, bool, bool>, Sum> older_;    // process, program, claimed, relayed
   std::map<std::pair<i32, u32>, std::map<u32, u64>> delays_;         // policy and direction: buckets
 };
 

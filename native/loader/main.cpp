@@ -92,13 +92,14 @@ bool has_rights() {
 }
 
 // From here on one capability is enough: what is loaded stays, and a cgroup's files are ours, but a root cgroup's folder lets
-// not even its owner write. Connections that are to be treated where they are take another, to get at a process's descriptors.
-void drop_rights(bool treats = false) {
+// not even its owner write. With a relay another: it is another user's, and one that hangs has to be ended, by us or, with
+// us, by the kernel. Connections that are to be treated where they are take a third, to get at a process's descriptors.
+void drop_rights(bool ends_relay = false, bool treats = false) {
   for (int capability = 0; capability <= CAP_LAST_CAP; capability++) prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct kept[2] = {};
-  kept[0].effective = kept[0].permitted = 1u << CAP_DAC_OVERRIDE | (treats ? 1u << CAP_SYS_PTRACE : 0);
+  kept[0].effective = kept[0].permitted = 1u << CAP_DAC_OVERRIDE | (ends_relay ? 1u << CAP_KILL : 0) | (treats ? 1u << CAP_SYS_PTRACE : 0);
   syscall(SYS_capset, &header, kept);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
@@ -225,9 +226,10 @@ void serve(const Order& order, const Place& place, const Kernel& kernel, int lis
     if (told_to_end) return;
     flows.take_in();
     if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
-    if (waits[3].revents || relay->hangs()) {
+    const bool hangs = relay->hangs();
+    if (waits[3].revents || hangs) {
       const bool told = relay->finishing();
-      relay->ended(told && !relay->hangs());
+      relay->ended(told && !hangs);
       if (told) say(kDrained);
     }
     if (waits[4].revents) {
@@ -308,7 +310,7 @@ int run_or_observe(Order order) {
       else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid, subject)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));
     }
     if (works) {
-      drop_rights(order.mode == "attach");
+      drop_rights(order.watch.relay, order.mode == "attach");
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
       serve(order, place, kernel, listener, &relay, &established, order.watch.scope == Scope::Process ? subject.handle : -1);
     } else {

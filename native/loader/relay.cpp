@@ -24,7 +24,7 @@ namespace {
 
 constexpr int kBeginsWithinMs = 5000;
 constexpr int kEndsWithinMs = 2000;
-constexpr i64 kHangsNs = 2'000'000'000;
+constexpr u64 kSuspectNs = 400'000'000, kDoubtNs = 50'000'000;  // not heard of for so long, and for how long it is suspected
 constexpr int kFirstKept = 3;  // native/relay/main.cpp has the order
 
 // The program beside ours, opened while everything may be opened.
@@ -134,19 +134,25 @@ void RelayProcess::finish() {
   state_ = State::Finishing;
 }
 
-bool RelayProcess::hangs() const {
-  if (!finishing()) return false;
+bool RelayProcess::hangs() {
+  if (end() < 0) return false;
   const u64 beat = __atomic_load_n(&control_->beat_ns, __ATOMIC_ACQUIRE), drain = __atomic_load_n(&control_->drain_ns, __ATOMIC_ACQUIRE);
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  const i64 since = static_cast<i64>(static_cast<u64>(now.tv_sec) * 1'000'000'000 + static_cast<u64>(now.tv_nsec) - (beat > drain ? beat : drain));
-  return since > kHangsNs;
+  if (!beat && !drain) return false;  // it has not begun
+  timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  const u64 now = static_cast<u64>(time.tv_sec) * 1'000'000'000 + static_cast<u64>(time.tv_nsec), last = beat > drain ? beat : drain;
+  const u64 since = now > last ? now - last : 0;
+  if (since <= kSuspectNs) suspected_ns_ = 0;
+  else if (!suspected_ns_) suspected_ns_ = now;
+  return since > MISHAP_RELAY_PATIENCE_NS && now - suspected_ns_ >= kDoubtNs;
 }
 
 void RelayProcess::ended(bool in_time) {
   lost_ = !in_time;
   state_ = State::Gone;
-  if (lost_) __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
+  if (!lost_) return;
+  __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
+  kill(pid_, SIGKILL);
 }
 
 RelayProcess::~RelayProcess() {
@@ -154,7 +160,7 @@ RelayProcess::~RelayProcess() {
   if (pid_ > 0) {
     const int handle = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
     pollfd gone = {handle, POLLIN, 0};
-    if (handle >= 0) poll(&gone, 1, kEndsWithinMs);  // one that is stuck dies with us, who may not signal it any more
+    if (handle >= 0 && poll(&gone, 1, kEndsWithinMs) == 0) kill(pid_, SIGKILL);
     if (handle >= 0) close(handle);
     waitpid(pid_, nullptr, WNOHANG);
   }

@@ -28,9 +28,11 @@ class RelayProcess {
   bool finishing() const { return state_ == State::Finishing; }
   // Readable at its end; -1: there is none, or no more.
   int end() const { return state_ == State::There || finishing() ? from_ : -1; }
-  // Whether it was told to finish, and was not heard of for too long.
-  bool hangs() const;
-  // It ended or hangs. Before its time: connections go direct from now on, not only once its beat is old.
+  // Whether it was not heard of for so long that nobody is handed to it any more. To be asked again and again: where all
+  // stood still, the machine say, it gets time to beat once more.
+  bool hangs();
+  // It ended or hangs. Before its time: connections go direct from now on, not only once its beat is old, and those that it
+  // has end in a reset.
   void ended(bool in_time);
   bool lost() const { return lost_; }
 
@@ -39,6 +41,7 @@ class RelayProcess {
   State state_ = State::None;
   bool lost_ = false;
   std::string missing_ = "there is none";
+  u64 suspected_ns_ = 0;  // since when it is; 0: it is not
   RelayControl* control_ = nullptr;
   i32 pid_ = -1;
   int to_ = -1, from_ = -1;

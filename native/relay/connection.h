@@ -121,6 +121,9 @@ class Connection {
   // When to advance again; kNever: not before something happens.
   u64 next_ns() const;
 
+  // Ends an attempt whose program waits for it no more: no packet says so.
+  void notice_leaving();
+
   // The program's socket has begun another connection: the flow is that one's, and what is left of this one passes.
   void leave_flow() {
     flow_ = nullptr;
@@ -144,6 +147,8 @@ class Connection {
  private:
   // connects.cpp
   void attempt();
+  const KernelSocket* program_socket() const;
+  bool bind_as_program(int family) const;
   void own_onward(int fd) const;
   void answered(int error);
   void come_too_late();

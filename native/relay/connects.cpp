@@ -2,6 +2,8 @@
 // program's kernel waits meanwhile, its SYNs dropped; it gets an answer when there is one. Where there is none (loss, a
 // timeout), it gives up by itself.
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -147,20 +149,44 @@ void Connection::allow(u64 patience_ns) const {
 
 void Connection::attempt() {
   sockaddr_storage to;
-  const RelayRow* told = row();
-  const socklen_t length = to_socket_address(from_.peer, from_.peer_port, told ? load(&told->scope_id) : 0, &to);
+  const socklen_t length = to_socket_address(from_.peer, from_.peer_port, 0, &to);
   phase_ = Phase::Connecting;
   attempt_ns_ = now_ns();
   due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns : kNever;
   Journey journey = {{}, to, {}, MISHAP_SOURCE_OUTGOING};
-  if (shared_->sources.is_listened(from_.peer_port) && source_towards(to, length, &journey.source) && is_own(from_.peer, journey.source))
-    onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_onward(fd); });  // to the run itself
+  const bool within = shared_->sources.is_listened(from_.peer_port) && source_towards(to, length, &journey.source) && is_own(from_.peer, journey.source);
+  if (within && from_.bound) to_socket_address(from_.source, 0, 0, &journey.source);
+  if (within) onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_onward(fd); });  // to the run itself
   const bool begun = onward_.fd >= 0;
   if (!begun) onward_.fd = make_socket(to.ss_family, false);
   if (onward_.fd < 0) return answered(errno);
   if (!begun) own_onward(onward_.fd);
-  const bool under_way = begun || connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS;
+  const bool under_way = begun || ((!from_.bound || bind_as_program(to.ss_family)) &&
+                                   (connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS));
   if (!under_way || !watch(onward_, Onward)) answered(errno);
+}
+
+// What the kernel saw of the program's socket; nullptr: it is closed.
+const KernelSocket* Connection::program_socket() const {
+  if (from_.row >= MISHAP_KERNEL_SOCKETS) return nullptr;
+  const KernelSocket* socket = &shared_->sockets[from_.row];
+  return load(&socket->owner.cookie) == from_.cookie ? socket : nullptr;
+}
+
+void Connection::notice_leaving() {
+  if (phase_ != Phase::Connecting && phase_ != Phase::Answering) return;
+  const KernelSocket* socket = program_socket();
+  if (!socket || load(&socket->tcp_state) == TCP_CLOSE) close_all(false);
+}
+
+// The address that the program chose, for the peer to see; with any port, as its own is taken.
+bool Connection::bind_as_program(int family) const {
+  const int on = 1;
+  sockaddr_storage source;
+  const socklen_t length = to_socket_address(from_.source, 0, 0, &source);
+  if (source.ss_family != family) return true;  // it cannot be: the kernel takes but one family for both ends
+  setsockopt(onward_.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
+  return bind(onward_.fd, reinterpret_cast<const sockaddr*>(&source), length) == 0;
 }
 
 // Where the peer is in the run too, its interceptor sees by this that the faults are carried at this end.
@@ -233,7 +259,10 @@ void Connection::fail(int error) {
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
-    case EADDRNOTAVAIL: shared_->raw.unreachable(from_, shared_->port, error != EHOSTUNREACH); break;
+    case EADDRNOTAVAIL:
+    case EINVAL: shared_->raw.unreachable(from_, shared_->port, error == EHOSTUNREACH ? Unreachable::Host : Unreachable::Network); break;
+    case EACCES:
+    case EPERM: shared_->raw.unreachable(from_, shared_->port, Unreachable::Prohibited); break;
     default: shared_->raw.refuse(from_, shared_->port);
   }
   close_all(false);

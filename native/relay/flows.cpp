@@ -67,6 +67,7 @@ Naming* Threads::of(const Segment& segment, const RelayConnect& connect) {
     Known* process = process_of(segment, connect);
     const u32 before = process->threads++;
     write_path(found->second.path, before ? std::string(process->path) + "." + std::to_string(before) : process->path);
+    if (before) __atomic_fetch_or(&segment.header->determinism, kUnnumbered, __ATOMIC_RELAXED);  // another time they may race
   }
   return &found->second;
 }

@@ -134,7 +134,10 @@ void Relay::beat() {
   keep_timed();
   incoming_ = true;  // those that there was no descriptor for, say
   store_release(finishing_ns_ ? &control_->drain_ns : &control_->beat_ns, now);
-  for (const auto& [id, connection] : connections_) settle(connection.get());  // those that waited for memory, too
+  for (const auto& [id, connection] : connections_) {
+    connection->notice_leaving();
+    settle(connection.get());  // those that waited for memory, too
+  }
 }
 
 // Whether some policy ends connects that take too long: then the kernel has to, and times them (bpf/redirect.bpf.c).

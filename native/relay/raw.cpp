@@ -124,14 +124,14 @@ void RawSockets::refuse(const RelayConnect& connect, u16 port) const {
   }
 }
 
-void RawSockets::unreachable(const RelayConnect& connect, u16 port, bool network) const {
+void RawSockets::unreachable(const RelayConnect& connect, u16 port, Unreachable what) const {
   const tcphdr syn = syn_of(connect, port);
   if (over_ipv4(connect)) {
     const u32 source = ipv4_of(connect.source), relay = htonl(INADDR_LOOPBACK);
     struct { iphdr ip; icmphdr icmp; iphdr quoted_ip; tcphdr quoted; } packet = {};
     packet.ip = ipv4_header(IPPROTO_ICMP, relay, source, sizeof(packet) - sizeof(iphdr));
     packet.icmp.type = ICMP_DEST_UNREACH;
-    packet.icmp.code = network ? ICMP_NET_UNREACH : ICMP_HOST_UNREACH;
+    packet.icmp.code = what == Unreachable::Network ? ICMP_NET_UNREACH : what == Unreachable::Host ? ICMP_HOST_UNREACH : ICMP_PKT_FILTERED;
     packet.quoted_ip = ipv4_header(IPPROTO_TCP, source, relay, sizeof(syn));
     packet.quoted = syn;
     packet.icmp.checksum = checksum(sum(&packet.icmp, sizeof(packet) - sizeof(iphdr)));
@@ -142,7 +142,7 @@ void RawSockets::unreachable(const RelayConnect& connect, u16 port, bool network
     constexpr u32 size = sizeof(packet) - sizeof(ip6_hdr);
     packet.ip = ipv6_header(IPPROTO_ICMPV6, in6addr_loopback, source, size);
     packet.icmp.icmp6_type = ICMP6_DST_UNREACH;
-    packet.icmp.icmp6_code = network ? ICMP6_DST_UNREACH_NOROUTE : ICMP6_DST_UNREACH_ADDR;
+    packet.icmp.icmp6_code = what == Unreachable::Network ? ICMP6_DST_UNREACH_NOROUTE : what == Unreachable::Host ? ICMP6_DST_UNREACH_ADDR : ICMP6_DST_UNREACH_ADMIN;
     packet.quoted_ip = ipv6_header(IPPROTO_TCP, source, in6addr_loopback, sizeof(syn));
     packet.quoted = syn;
     packet.icmp.icmp6_cksum = checksum(sum(&packet.icmp, size, pseudo_header(&in6addr_loopback, &source, 16, IPPROTO_ICMPV6, size)));

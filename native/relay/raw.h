@@ -6,6 +6,9 @@
 
 namespace mishap::relay {
 
+// What a router says in the way.
+enum class Unreachable { Network, Host, Prohibited };
+
 class RawSockets {
  public:
   ~RawSockets();
@@ -13,8 +16,8 @@ class RawSockets {
   bool open();
   // A RST from the relay's port in answer to the SYN: the program sees ECONNREFUSED.
   void refuse(const RelayConnect& connect, u16 port) const;
-  // An ICMP message that quotes the SYN: EHOSTUNREACH, or ENETUNREACH where there is no way to the `network`.
-  void unreachable(const RelayConnect& connect, u16 port, bool network) const;
+  // An ICMP message that quotes the SYN: ENETUNREACH, EHOSTUNREACH, and what is prohibited EACCES, over IPv4 EHOSTUNREACH too.
+  void unreachable(const RelayConnect& connect, u16 port, Unreachable what) const;
 
  private:
   int ipv4_ = -1, ipv6_ = -1;

@@ -58,8 +58,10 @@ export function buildCoverage(known: Known): Coverage {
     accounts.delete(flow.cookie);
     if (account !== undefined) {
       const split = settle(moved, account, earlier.get(flow.cookie));
-      table.add(whose, flow.relayed ? "relayed" : "intercepted", 1, split.intercepted);
-      if (sum(split.beyond) > 0) {
+      // What a program sends the relay goes nowhere else: at a reset it may leave some unread.
+      if (flow.relayed) table.add(whose, "relayed", 1, moved);
+      else table.add(whose, "intercepted", 1, split.intercepted);
+      if (!flow.relayed && sum(split.beyond) > 0) {
         table.add(whose, "escaped", 1, split.beyond);
         escaped.push(flow);
       }
@@ -68,8 +70,11 @@ export function buildCoverage(known: Known): Coverage {
       if (short !== undefined) {
         disagreements.push(`the flow of ${whose.program} (pid ${flow.pid}) with ${flow.peer} claimed ${short}`);
       }
-    } else if (flow.relayed || (flow.claimed && flow.role !== "listener")) {
-      pools.see(whose, flow.relayed ? "relayed" : "intercepted", 1, moved);
+    } else if (flow.relayed) {
+      table.add(whose, "relayed", 1, moved); // its row in the segment is another's by now
+      pools.allow(flow.pid, moved);
+    } else if (flow.claimed && flow.role !== "listener") {
+      pools.see(whose, 1, moved);
     } else if (isResolver(flow) && known.carries(flow.process)) {
       table.add(whose, "intercepted", 1, moved);
     } else if (sum(moved) > 0 || isConversation(flow)) {
@@ -79,8 +84,10 @@ export function buildCoverage(known: Known): Coverage {
   }
   for (const each of known.older) {
     const whose = { pid: each.pid, program: known.programOf(each) };
-    if (each.claimed) pools.see(whose, "intercepted", each.flows, [each.bytes_up, each.bytes_down]);
-    else table.add(whose, "escaped", each.flows, [each.bytes_up, each.bytes_down]);
+    const moved: Pair = [each.bytes_up, each.bytes_down];
+    if (each.claimed) pools.see(whose, each.flows, moved);
+    else table.add(whose, each.relayed ? "relayed" : "escaped", each.flows, moved);
+    if (each.relayed) pools.allow(each.pid, moved);
   }
   for (const account of [...known.folded.map(holdingNothing), ...accounts.values()]) pools.claim(account);
   const unseen = pools.settle(table);
@@ -140,23 +147,20 @@ interface Whose {
   readonly program: string;
 }
 
-/** What was carried of one program in one way. */
-interface Seen {
-  readonly program: string;
-  readonly state: CoverageRow["state"];
-  readonly flows: number;
-  readonly moved: Pair;
+interface Pool {
+  readonly seen: Map<string, { flows: number; moved: Pair }>;
+  claimed: Pair;
+  allowed: Pair;
 }
 
-/** Carried flows that have no account of their own, and accounts that have no flow of their own: by process, together. */
+/** Claimed flows that have no account of their own, and accounts that have no flow of their own: by process, together. */
 class Pools {
-  readonly #pools = new Map<number, { seen: Map<string, Seen>; claimed: Pair }>();
+  readonly #pools = new Map<number, Pool>();
 
-  see({ pid, program }: Whose, state: Seen["state"], flows: number, moved: Pair): void {
+  see({ pid, program }: Whose, flows: number, moved: Pair): void {
     const { seen } = this.#of(pid);
-    const key = `${state} ${program}`;
-    const before = seen.get(key) ?? { flows: 0, moved: [0, 0] };
-    seen.set(key, { program, state, flows: before.flows + flows, moved: plus(before.moved, moved) });
+    const before = seen.get(program) ?? { flows: 0, moved: [0, 0] };
+    seen.set(program, { flows: before.flows + flows, moved: plus(before.moved, moved) });
   }
 
   claim(account: Account & { readonly pid: number }): void {
@@ -164,25 +168,31 @@ class Pools {
     pool.claimed = plus(pool.claimed, expected(account));
   }
 
+  /** Bytes of relayed flows whose accounts may be among the claimed. */
+  allow(pid: number, moved: Pair): void {
+    const pool = this.#of(pid);
+    pool.allowed = plus(pool.allowed, moved);
+  }
+
   /** Into the table; answers what does not add up. */
   settle(table: Table): string[] {
-    return [...this.#pools].flatMap(([pid, { seen, claimed }]) => {
+    return [...this.#pools].flatMap(([pid, { seen, claimed, allowed }]) => {
       let left: Account = { called: claimed, adjusted: [0, 0], held: [0, 0] };
-      for (const { program, state, flows, moved } of seen.values()) {
+      for (const [program, { flows, moved }] of seen) {
         const { intercepted, beyond } = settle(moved, left);
-        table.add({ pid, program }, state, flows, intercepted);
+        table.add({ pid, program }, "intercepted", flows, intercepted);
         if (sum(beyond) > 0) table.add({ pid, program }, "escaped", 1, beyond);
         left = { ...left, called: [left.called[0] - intercepted[0], left.called[1] - intercepted[1]] };
       }
-      const short = describeShort([Math.max(0, left.called[0]), Math.max(0, left.called[1])]);
+      const short = describeShort([Math.max(0, left.called[0] - allowed[0]), Math.max(0, left.called[1] - allowed[1])]);
       if (short === undefined) return [];
-      const [{ program } = { program: "a program" }] = seen.values();
+      const [program = "a program"] = seen.keys();
       return [`flows of ${program} (pid ${pid}) claimed ${short}`];
     });
   }
 
-  #of(pid: number): { seen: Map<string, Seen>; claimed: Pair } {
-    const pool = this.#pools.get(pid) ?? { seen: new Map<string, Seen>(), claimed: [0, 0] satisfies Pair };
+  #of(pid: number): Pool {
+    const pool = this.#pools.get(pid) ?? { seen: new Map(), claimed: [0, 0], allowed: [0, 0] };
     this.#pools.set(pid, pool);
     return pool;
   }

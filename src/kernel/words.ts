@@ -85,6 +85,7 @@ const summary = z.object({
       pid: z.int(),
       program: z.string(),
       claimed: z.boolean(),
+      relayed: z.boolean(),
       flows: count,
       bytes_up: count,
       bytes_down: count,

@@ -1,8 +1,8 @@
 """What a client sees of its connections, as a line of JSON each.
 
 relayed.py HOST PORT CONNECTIONS EXCHANGES [KILL]: connects so often, exchanges ten bytes so often on each with an echo server, and
-prints {connect: ms or error, took: ms, peer, local, exchanges: [ms or error, text]}. With KILL it sends that signal to the
-newest mishap-relay behind the first connection's first exchange, and tells what becomes of that connection and of later ones.
+prints {connect: ms or error, took: ms, peer, local, exchanges: [ms or error, text]}. With KILL it sends that signal to
+its run's mishap-relay behind the first connection's first exchange, and tells what becomes of that connection and of later ones.
 """
 import errno
 import json
@@ -44,7 +44,7 @@ for number in range(connections):
         for at in range(exchanges):
             told["exchanges"].append(timed(lambda: exchange(connection)))
             if kill and number == 0 and at == 0:
-                relay = int(subprocess.check_output(["pgrep", "-n", "mishap-relay"]))
+                relay = int(subprocess.check_output(["pgrep", "-f", "^mishap-relay " + os.environ["MISHAP_SEGMENT"]]))
                 os.kill(relay, kill)
     print(json.dumps(told), flush=True)
     connection.close()

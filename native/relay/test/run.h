@@ -125,6 +125,7 @@ class Run {
     detach(&segment);
     munmap(control, sizeof(RelayControl));
     munmap(rows, sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS);
+    munmap(sockets, sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
   }
   Run(const Run&) = delete;
 
@@ -162,7 +163,7 @@ class Run {
     return connect;
   }
   void tell() {
-    rows[told.row].cookie = told.cookie;
+    rows[told.row].cookie = sockets[told.row].owner.cookie = told.cookie;
     REQUIRE(send_raw(told, sizeof(told)));
   }
   bool send_raw(const RelayConnect& connect, size_t size) { return send(connects_, &connect, size, MSG_NOSIGNAL) == static_cast<ssize_t>(size); }
@@ -203,6 +204,7 @@ class Run {
   Segment segment;
   RelayControl* control = nullptr;
   RelayRow* rows = nullptr;
+  KernelSocket* sockets = nullptr;
   RelayConnect told = {};  // the last connect
 
  private:
@@ -220,7 +222,7 @@ class Run {
     for (int& map : maps) map = memfd_create("map", MFD_CLOEXEC);
     control = static_cast<RelayControl*>(map_of(maps[0], sizeof(RelayControl)));
     rows = static_cast<RelayRow*>(map_of(maps[1], sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS));
-    REQUIRE(ftruncate(maps[2], sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS) == 0);
+    sockets = static_cast<KernelSocket*>(map_of(maps[2], sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS));
     pid_ = fork();
     if (pid_ == 0) {
       int fds[] = {in[0], out[1], 2, maps[0], maps[1], pair[1], maps[2]};

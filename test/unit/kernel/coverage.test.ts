@@ -63,6 +63,17 @@ describe("a flow", () => {
     expect(escaped).toEqual([]);
   });
 
+  it("that was handed to the relay stays relayed with bytes that it never read, and without its account", () => {
+    const flows = [
+      flow({ cookie: 1n, relayed: true, bytes_up: 100 }),
+      flow({ cookie: 2n, relayed: true, bytes_up: 7 }),
+    ];
+    const older = [{ pid: 812, program: "curl", claimed: false, relayed: true, flows: 3, bytes_up: 30, bytes_down: 0 }];
+    const { rows, escaped } = buildCoverage(known({ flows, older, accounts: [account({ called: [60, 0] })] }));
+    expect(rows).toEqual([row("relayed", 5, 137, 0)]);
+    expect(escaped).toEqual([]);
+  });
+
   it("that the interceptor accounts for is intercepted", () => {
     const flows = [flow({ claimed: true, bytes_up: 100, bytes_down: 2000 })];
     const { rows, escaped, disagreements } = buildCoverage(
@@ -130,7 +141,7 @@ it("the resolver of a process with the interceptor is intercepted, of another it
 });
 
 describe("flows that have no account of their own", () => {
-  const older = [{ pid: 812, program: "curl", claimed: true, flows: 9, bytes_up: 900, bytes_down: 90 }];
+  const older = [{ pid: 812, program: "curl", claimed: true, relayed: false, flows: 9, bytes_up: 900, bytes_down: 90 }];
   const folded = [{ pid: 812, flows: 10, called: [900, 95] as [number, number], adjusted: [0, 0] as [number, number] }];
 
   it("are held to what their process accounts for", () => {
@@ -178,6 +189,7 @@ it("the rows add up to the kernel's bytes exactly, whatever was said", () => {
     pid: fc.integer({ min: 2, max: 5 }),
     program: fc.constantFrom("curl", "go"),
     claimed: fc.boolean(),
+    relayed: fc.boolean(),
     flows: fc.integer({ min: 1, max: 9 }),
     bytes_up: bytes,
     bytes_down: bytes,
