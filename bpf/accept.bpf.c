@@ -170,7 +170,7 @@ int BPF_PROG(mishap_listens, struct sock *sk, int before, int after) {
 }
 
 SEC("sockops")
-int mishap_connects(struct bpf_sock_ops *context) {
+int mishap_makes(struct bpf_sock_ops *context) {
   struct bpf_sock *sk = context->op == BPF_SOCK_OPS_TCP_CONNECT_CB ? context->sk : NULL;
   struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
   if (!tag || !is_claimed(tag)) return 1;

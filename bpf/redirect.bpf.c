@@ -3,38 +3,9 @@
 // the way of it), and the program is shown the peer and the address that it would have without. No beat of the relay for half
 // a second, another network namespace, a socket bound to a device or a port, which no other socket can have then, a peer
 // that no connection can have or whose link is not told us, the relay of another run: it goes direct.
-#include "common.h"
-
 #include "relay.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
-
-typedef struct RelayConnect {
-  MISHAP_RELAY_CONNECT_FIELDS(MEMBER, MEMBER_ARRAY)
-} RelayConnect;
-
-struct {
-  __uint(type, BPF_MAP_TYPE_RINGBUF);
-  __uint(max_entries, 1 << 20);
-} mishap_connects SEC(".maps");
-
-// Where the relay is to be met from; NULL: it is not.
-static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
-  RelayControl *control = beating_relay();
-  return control && control->netns == bpf_get_netns_cookie(context) ? control : NULL;
-}
-
-// The relay's row of a socket, while its connection is the relay's.
-static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
-  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
-  if (!tag || !tag->cookie) return NULL;
-  const u32 at = tag->row;
-  RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);
-  return row && row->cookie == tag->cookie ? row : NULL;
-}
-
-#define LOOPBACK __builtin_bswap32(0x7f000001)
-#define MAPPED __builtin_bswap32(0x0000ffff)
 
 // Whether another run's redirection was here first: then the connection is its relay's.
 static __always_inline bool is_relay(struct bpf_sock_addr *context, const u32 peer[4]) {
@@ -109,10 +80,6 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   socket->flags |= MISHAP_SOCKET_RELAYED;
   return control->port;
 }
-
-// Any address stands for this host, as in tcp_v4_connect(); to a group or to all there is no connection.
-static __always_inline u32 this_host(u32 address) { return address ? address : LOOPBACK; }
-static __always_inline bool is_group(u32 address) { return (address & __builtin_bswap32(0xf0000000)) == __builtin_bswap32(0xe0000000) || address == 0xffffffff; }
 
 SEC("cgroup/connect4")
 int mishap_connect4(struct bpf_sock_addr *context) {
@@ -209,6 +176,7 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   connect->isn = tcp->write_seq;
   connect->family = context->family;
   connect->bound = row->bound;
+  connect->protocol = PROTOCOL_TCP;
   u32 source[4] = {0, 0, MAPPED, context->local_ip4};
   if (context->family == AF_INET6 && !(row->peer[10] == 0xff && row->peer[11] == 0xff && !row->peer[0])) {
     source[0] = context->local_ip6[0];
@@ -225,27 +193,17 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   return 1;
 }
 
-static __always_inline int show(struct bpf_sock_addr *context, const u8 address[16], u16 port, bool six) {
-  u32 words[4];
-  __builtin_memcpy(words, address, sizeof(words));
-  if (six) {
-    context->user_ip6[0] = words[0];
-    context->user_ip6[1] = words[1];
-    context->user_ip6[2] = words[2];
-    context->user_ip6[3] = words[3];
-  } else {
-    context->user_ip4 = words[3];
-  }
-  context->user_port = __builtin_bswap16(port);
-  return 1;
-}
 static __always_inline int show_peer(struct bpf_sock_addr *context, bool six) {
   const RelayRow *row = relayed(context->sk);
   return row ? show(context, row->peer, row->peer_port, six) : 1;
 }
 static __always_inline int show_local(struct bpf_sock_addr *context, bool six) {
-  const RelayRow *row = relayed(context->sk);
-  return row && row->local_port ? show(context, row->local, row->local_port, six) : 1;
+  struct bpf_sock *sk = context->sk;
+  const RelayRow *row = relayed(sk);
+  if (!sk || !row) return 1;
+  if (context->protocol == IPPROTO_UDP)  // the port is its own, and so is an address that it was bound to
+    return sk->state == TCP_ESTABLISHED && has_address(row->local) ? show(context, row->local, __builtin_bswap16(context->user_port), six) : 1;
+  return row->local_port ? show(context, row->local, row->local_port, six) : 1;
 }
 SEC("cgroup/getpeername4")
 int mishap_peer4(struct bpf_sock_addr *context) { return show_peer(context, false); }

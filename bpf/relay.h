@@ -1,4 +1,5 @@
-// What redirect.bpf.c (connects) and accept.bpf.c (what comes in) share: the relay as they see it, and its rows.
+// What the relay's kernel programs share: the maps that the relay shares with them (native/contract/relay.h), whether it is
+// there, which sockets are its, and addresses.
 #pragma once
 
 #include "common.h"
@@ -11,6 +12,18 @@ typedef struct RelayControl {
 typedef struct RelayRow {
   MISHAP_RELAY_ROW_FIELDS(MEMBER, MEMBER_ARRAY)
 } RelayRow;
+typedef struct RelayConnect {
+  MISHAP_RELAY_CONNECT_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayConnect;
+typedef struct RelayPeer {
+  MISHAP_RELAY_PEER_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayPeer;
+typedef struct RelayRoute {
+  MISHAP_RELAY_ROUTE_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayRoute;
+typedef struct RelayPool {
+  MISHAP_RELAY_POOL_FIELDS(MEMBER, MEMBER_ARRAY)
+} RelayPool;
 
 struct {
   __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -28,7 +41,18 @@ struct {
   __type(value, RelayRow);
 } mishap_relayed SEC(".maps");
 
-#define MAPPED __builtin_bswap32(0x0000ffff)  // third word of an IPv4 address as IPv6 has it
+struct {
+  __uint(type, BPF_MAP_TYPE_RINGBUF);
+  __uint(max_entries, 1 << 20);
+} mishap_connects SEC(".maps");
+
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY);
+  __uint(map_flags, BPF_F_MMAPABLE);
+  __uint(max_entries, 1);
+  __type(key, u32);
+  __type(value, RelayPool);
+} mishap_pool SEC(".maps");
 
 // NULL: it is not there, or was not heard of for too long.
 static __always_inline RelayControl *beating_relay(void) {
@@ -39,4 +63,48 @@ static __always_inline RelayControl *beating_relay(void) {
   const u64 beat = *(volatile u64 *)&control->beat_ns;
   const i64 since = bpf_ktime_get_ns() - beat;
   return beat && since <= MISHAP_RELAY_PATIENCE_NS ? control : NULL;
+}
+
+// Where the relay is to be met from; NULL: it is not.
+static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
+  RelayControl *control = beating_relay();
+  return control && control->netns == bpf_get_netns_cookie(context) ? control : NULL;
+}
+
+// The relay's row of a socket, while its connection is the relay's.
+static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
+  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
+  if (!tag || !tag->cookie) return NULL;
+  const u32 at = tag->row;
+  RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);
+  return row && row->cookie == tag->cookie ? row : NULL;
+}
+
+#define LOOPBACK __builtin_bswap32(0x7f000001)
+#define MAPPED __builtin_bswap32(0x0000ffff)
+
+// Any address stands for this host, as in tcp_v4_connect(); to a group or to all there is no connection.
+static __always_inline u32 this_host(u32 address) { return address ? address : LOOPBACK; }
+static __always_inline bool is_group(u32 address) { return (address & __builtin_bswap32(0xf0000000)) == __builtin_bswap32(0xe0000000) || address == 0xffffffff; }
+
+static __always_inline bool has_address(const u8 address[16]) {
+  u64 words[2];
+  __builtin_memcpy(words, address, sizeof(words));
+  return words[0] | words[1];
+}
+
+// Tells the program of an address, IPv6 or mapped IPv4, or sends its packets there.
+static __always_inline int show(struct bpf_sock_addr *context, const u8 address[16], u16 port, bool six) {
+  u32 words[4];
+  __builtin_memcpy(words, address, sizeof(words));
+  if (six) {
+    context->user_ip6[0] = words[0];
+    context->user_ip6[1] = words[1];
+    context->user_ip6[2] = words[2];
+    context->user_ip6[3] = words[3];
+  } else {
+    context->user_ip4 = words[3];
+  }
+  context->user_port = __builtin_bswap16(port);
+  return 1;
 }

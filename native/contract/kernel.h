@@ -20,7 +20,8 @@
 #define MISHAP_SOCKET_ACCEPTED 2        // taken by accept: the owner is who took it, not who made the listener
 #define MISHAP_SOCKET_LISTENING 4
 #define MISHAP_SOCKET_RESET 8           // ended by a RST, sent or received
-#define MISHAP_SOCKET_RELAYED 16        // its connection was handed to the relay (contract/relay.h)
+#define MISHAP_SOCKET_RELAYED 16        // its connection, or what it sends, was handed to the relay (contract/relay.h)
+#define MISHAP_SOCKET_KNOWN_BY_PORT 32  // a datagram socket whose port its program chose: peers may know it by that
 
 #define MISHAP_OWNER(FIELD, ARRAY)                                                      \
   FIELD(u64, cookie, "socket cookie; 0 free")                                           \

@@ -89,6 +89,32 @@ Identity identify(const Segment& segment, const FlowName& name, const char* thre
 
 u64 hash_name(const char* host) { return host[0] ? hash_bytes(kHashPeer, host, strlen(host)) : 0; }
 
+Flow* open_lookup_flow(const Segment& segment, const char* host, i32 policy, const char* process_path, i32 pid, char words[88]) {
+  constexpr u64 kNameFlow = 1ull << 63;
+  constexpr u32 kHostEnd = 60;  // where a name is cut off
+  Identity id = {};
+  u32 n = 0;
+  text(id.words, sizeof(id.words), &n, "dns:");
+  for (; *host && n < kHostEnd; host++) id.words[n++] = *host >= 'A' && *host <= 'Z' ? static_cast<char>(*host + 32) : *host;
+  text(id.words, sizeof(id.words), &n, "@");
+  text(id.words, sizeof(id.words), &n, process_path);
+  id.key = hash_bytes(0, id.words, n);
+  memcpy(words, id.words, sizeof(id.words));
+  FlowOpening opening = {};
+  opening.cookie = hash_bytes(static_cast<u64>(pid), id.words, n) | kNameFlow;
+  opening.key = id.key;
+  opening.role = Role::Resolver;
+  opening.protocol = Protocol::Dns;
+  opening.pid = pid;
+  opening.bound_policy = -1;
+  bool fresh;
+  Flow* flow = open_flow(segment, opening, &fresh);
+  if (!flow) return nullptr;
+  store(&flow->policy, policy);
+  if (fresh) announce(segment, id);
+  return flow;
+}
+
 void announce(const Segment& segment, const Identity& id) {
   if (!(load(&segment.header->flags) & kHeaderJournal)) return;
   Event event = {};

@@ -25,6 +25,9 @@ struct FlowName {
 // `ordinals`: the thread's counters, which this moves on.
 Identity identify(const Segment& segment, const FlowName& name, const char* thread_path, u16 ordinals[kFlowKinds]);
 u64 hash_name(const char* host);  // as Flow::name_hash has it
+// The flow of a name that a process looks up: keyed by a hash with the top bit set, which no socket cookie has. nullptr: there
+// is no room.
+Flow* open_lookup_flow(const Segment& segment, const char* host, i32 policy, const char* process_path, i32 pid, char words[88]);
 // Enters it in the journal, where one is kept.
 void announce(const Segment& segment, const Identity& id);
 

@@ -40,38 +40,6 @@ void learn_entry(const hostent* entry, const char* host) {
   }
 }
 
-// The flow of a name: keyed by a hash with the top bit set, which no socket cookie has.
-Flow* flow_of_name(const char* host, i32 policy, char words[88]) {
-  constexpr u64 kNameFlow = 1ull << 63;
-  constexpr u32 kWords = sizeof(Event::flow);
-  memset(words, 0, kWords);
-  memcpy(words, "dns:", 4);
-  u32 n = 4;
-  for (const char* c = host; *c && n < 60; c++) words[n++] = *c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c;
-  words[n++] = '@';
-  for (const char* c = self.lineage; *c && n + 1 < kWords; c++) words[n++] = *c;
-  u64 key = engine::hash_bytes(0, words, n);
-  FlowOpening opening = {};
-  opening.cookie = engine::hash_bytes(static_cast<u64>(self.pid), words, n) | kNameFlow;
-  opening.key = key;
-  opening.role = Role::Resolver;
-  opening.protocol = Protocol::Dns;
-  opening.pid = self.pid;
-  opening.bound_policy = -1;
-  bool fresh;
-  Flow* flow = open_flow(self.segment, opening, &fresh);
-  if (!flow) return nullptr;
-  store(&flow->policy, policy);
-  if (fresh && (load(&self.segment.header->flags) & kHeaderJournal)) {
-    Event event = {};
-    event.kind = static_cast<u8>(EventKind::FlowOpened);
-    event.key = key;
-    memcpy(event.flow, words, kWords);
-    push_event(self.segment, event);
-  }
-  return flow;
-}
-
 enum class Answer : u8 { Real, NotFound, TryAgain };
 
 // Decides a look-up under the policy that is bound to it, which begins (or whose answer arrived) at `from_ns`; waits as
@@ -80,7 +48,7 @@ Answer decide_lookup(const char* host, u64 from_ns, i32 bound) {
   if (!host || !host[0] || !active()) return Answer::Real;
   i32 policy = engine::resolve_lookup(self.segment, host, bound);
   char words[88];
-  Flow* flow = policy >= 0 ? flow_of_name(host, policy, words) : nullptr;
+  Flow* flow = policy >= 0 ? engine::open_lookup_flow(self.segment, host, policy, self.lineage, self.pid, words) : nullptr;
   if (!flow) return Answer::Real;
   if (self.scripted) ask_about_lookup(flow, words, host);
   engine::Call call;

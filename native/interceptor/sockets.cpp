@@ -4,9 +4,7 @@
 // its duplicates; the Flow behind it lives in the segment, keyed by cookie, shared by every process that has the socket.
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/inet_diag.h>
 #include <linux/netlink.h>
-#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
 #include <string.h>
@@ -17,6 +15,7 @@
 #include "engine/draw.h"
 #include "interceptor.h"
 #include "wire/client_hello.h"
+#include "wire/sock_diag.h"
 
 namespace mishap {
 
@@ -601,28 +600,8 @@ void stamp_arrivals(int fd, Socket* socket) {
 
 // One question to the kernel's socket table over a netlink socket of our own: 37 us, asked once a connection or sender.
 u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& peer) {
-  struct {
-    nlmsghdr header;
-    inet_diag_req_v2 request;
-  } question = {};
-  question.header.nlmsg_len = sizeof(question);
-  question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  question.header.nlmsg_flags = NLM_F_REQUEST;
-  inet_diag_req_v2& request = question.request;
-  request.sdiag_protocol = protocol == Protocol::Udp ? IPPROTO_UDP : IPPROTO_TCP;
-  request.idiag_states = ~0u;
-  request.id.idiag_cookie[0] = request.id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
-  // A UDP look-up answers with the socket that a datagram of this tuple would reach, so there the sender is the destination.
-  bool udp = protocol == Protocol::Udp;
-  const Endpoint& source = udp ? peer : local;
-  const Endpoint& destination = udp ? local : peer;
-  request.id.idiag_sport = htons(source.port);
-  request.id.idiag_dport = htons(destination.port);
-  constexpr u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-  bool v4 = memcmp(local.address, mapped, 12) == 0;
-  request.sdiag_family = v4 ? AF_INET : AF_INET6;
-  memcpy(request.id.idiag_src, source.address + (v4 ? 12 : 0), v4 ? 4 : 16);
-  memcpy(request.id.idiag_dst, destination.address + (v4 ? 12 : 0), v4 ? 4 : 16);
+  wire::SocketQuestion question;
+  wire::ask_for_socket(protocol, local.address, local.port, peer.address, peer.port, &question);
 
   int kept = errno;
   u64 cookie = 0;
@@ -633,11 +612,7 @@ u64 cookie_by_tuple(Protocol protocol, const Endpoint& local, const Endpoint& pe
     alignas(8) u8 answer[1024];
     ssize_t n = -1;
     if (real.send(fd, &question, sizeof(question), 0) == sizeof(question)) n = real.recv(fd, answer, sizeof(answer), 0);
-    const nlmsghdr* header = reinterpret_cast<const nlmsghdr*>(answer);
-    if (n >= static_cast<ssize_t>(NLMSG_LENGTH(sizeof(inet_diag_msg))) && header->nlmsg_type == SOCK_DIAG_BY_FAMILY) {
-      const inet_diag_msg* found = reinterpret_cast<const inet_diag_msg*>(NLMSG_DATA(header));
-      cookie = found->id.idiag_cookie[0] | static_cast<u64>(found->id.idiag_cookie[1]) << 32;
-    }
+    cookie = wire::cookie_answered(answer, n);
     real.close(fd);
   }
   errno = kept;

@@ -17,6 +17,7 @@
 #include <initializer_list>
 
 #include "accept.skel.h"
+#include "datagram.skel.h"
 #include "observe.skel.h"
 #include "redirect.skel.h"
 #include "silence.skel.h"
@@ -45,11 +46,19 @@ const Hook kHooks[] = {
     {Part::Redirect, "mishap_peer6", "cgroup/getpeername6 of relayed flows", "redirection", false, {}},
     {Part::Redirect, "mishap_local4", "cgroup/getsockname4", "redirection", false, {}},
     {Part::Redirect, "mishap_local6", "cgroup/getsockname6", "redirection", false, {}},
+    {Part::Datagram, "mishap_peered4", "cgroup/connect4 of datagrams", "redirection", false, {}},
+    {Part::Datagram, "mishap_peered6", "cgroup/connect6 of datagrams", "redirection", false, {}},
+    {Part::Datagram, "mishap_send4", "cgroup/sendmsg4", "redirection", false, {}},
+    {Part::Datagram, "mishap_send6", "cgroup/sendmsg6", "redirection", false, {}},
+    {Part::Datagram, "mishap_received4", "cgroup/recvmsg4", "redirection", false, {}},
+    {Part::Datagram, "mishap_received6", "cgroup/recvmsg6", "redirection", false, {}},
+    {Part::Datagram, "mishap_bound4", "cgroup/bind4", "redirection", false, {}},
+    {Part::Datagram, "mishap_bound6", "cgroup/bind6", "redirection", false, {}},
     // Behind observe's hook at the same place, which says whose row a socket has.
     {Part::Accept, "mishap_listens", "tp_btf/inet_sock_set_state of listeners", "inbound", false, {}},
     {Part::Accept, "mishap_listened", "iter/tcp", "inbound", false, {}},
     {Part::Accept, "mishap_adopted", "iter/task_file", "inbound", false, {}},
-    {Part::Accept, "mishap_connects", "sock_ops of claimed flows", "inbound", false, {}},
+    {Part::Accept, "mishap_makes", "sock_ops of claimed flows", "inbound", false, {}},
     {Part::Accept, "mishap_lookup", "sk_lookup", "inbound", false, {}},
     {Part::Silence, "mishap_unsent", "cgroup_skb/egress", "silence", false, {}},
     {Part::Silence, "mishap_unheard", "cgroup_skb/ingress", "silence", false, {}},
@@ -134,6 +143,7 @@ bpf_object* Kernel::object_of(const Hook& hook) const {
     case Part::Tag: return tag_->obj;
     case Part::Observe: return observe_->obj;
     case Part::Redirect: return redirect_->obj;
+    case Part::Datagram: return datagram_->obj;
     case Part::Accept: return accept_->obj;
     default: return silence_->obj;
   }
@@ -145,9 +155,10 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   tag_ = tag_bpf__open();
   observe_ = observe_bpf__open();
   redirect_ = redirect_bpf__open();
+  datagram_ = datagram_bpf__open();
   accept_ = accept_bpf__open();
   silence_ = silence_bpf__open();
-  if (!tag_ || !observe_ || !redirect_ || !accept_ || !silence_) return false;
+  if (!tag_ || !observe_ || !redirect_ || !datagram_ || !accept_ || !silence_) return false;
   tag_->rodata->scope = observe_->rodata->scope = redirect_->rodata->scope = accept_->rodata->scope = static_cast<u32>(watch.scope);
   tag_->rodata->scope_pid = observe_->rodata->scope_pid = redirect_->rodata->scope_pid = accept_->rodata->scope_pid = watch.pid;
   tag_->rodata->scope_pid_namespace = observe_->rodata->scope_pid_namespace = redirect_->rodata->scope_pid_namespace = accept_->rodata->scope_pid_namespace = watch.pid_namespace;
@@ -170,6 +181,7 @@ bool Kernel::load(const Watch& watch) {
   if (watch.cgroup >= 0) bpf_map_update_elem(bpf_map__fd(tag_->maps.mishap_cgroup), &zero, &watch.cgroup, BPF_ANY);
   int error = load_sharing(observe_->obj, {tag_->obj});
   if (error == 0 && watch.relay) error = load_sharing(redirect_->obj, {tag_->obj});
+  if (error == 0 && watch.relay) error = load_sharing(datagram_->obj, {tag_->obj, redirect_->obj});
   if (error == 0 && watch.relay) error = load_sharing(accept_->obj, {tag_->obj, redirect_->obj});
   if (error == 0 && watch.silence) error = bpf_object__load(silence_->obj);
   if (error) {
@@ -251,11 +263,13 @@ void Kernel::close() {
   rows_ = nullptr;
   if (silence_) silence_bpf__destroy(silence_);
   if (accept_) accept_bpf__destroy(accept_);
+  if (datagram_) datagram_bpf__destroy(datagram_);
   if (redirect_) redirect_bpf__destroy(redirect_);
   if (observe_) observe_bpf__destroy(observe_);
   if (tag_) tag_bpf__destroy(tag_);
   silence_ = nullptr;
   accept_ = nullptr;
+  datagram_ = nullptr;
   redirect_ = nullptr;
   observe_ = nullptr;
   tag_ = nullptr;
@@ -265,7 +279,7 @@ int Kernel::rows_fd() const { return bpf_map__fd(tag_->maps.mishap_sockets); }
 bool Kernel::has(Part part) const {
   return std::all_of(hooks_.begin(), hooks_.end(), [part](const Hook& hook) { return hook.ok || hook.part != part; });
 }
-bool Kernel::redirects() const { return has(Part::Redirect); }
+bool Kernel::redirects() const { return has(Part::Redirect) && has(Part::Datagram); }
 bool Kernel::takes_inbound() const { return has(Part::Accept); }
 int Kernel::adopt_listeners(i32 pid) {
   if (!takes_inbound()) return ENOTSUP;
@@ -283,6 +297,7 @@ int Kernel::listening_fd() const { return bpf_map__fd(accept_->maps.mishap_liste
 int Kernel::inbound_fd() const { return bpf_map__fd(accept_->maps.mishap_inbound); }
 int Kernel::control_fd() const { return bpf_map__fd(redirect_->maps.mishap_relay); }
 int Kernel::relayed_fd() const { return bpf_map__fd(redirect_->maps.mishap_relayed); }
+int Kernel::pool_fd() const { return bpf_map__fd(redirect_->maps.mishap_pool); }
 int Kernel::connects_fd() const { return bpf_map__fd(redirect_->maps.mishap_connects); }
 int Kernel::silent_fd() const {
   const bool works = std::all_of(hooks_.begin(), hooks_.end(), [](const Hook& hook) { return hook.ok || hook.part != Part::Silence; });

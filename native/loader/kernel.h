@@ -15,10 +15,11 @@ struct observe_bpf;
 struct redirect_bpf;
 struct accept_bpf;
 struct silence_bpf;
+struct datagram_bpf;
 
 namespace mishap::loader {
 
-enum class Part : u32 { Tag, Observe, Redirect, Accept, Silence };  // bpf/*.bpf.c
+enum class Part : u32 { Tag, Observe, Redirect, Datagram, Accept, Silence };  // bpf/*.bpf.c
 
 // One hook: a program and where it is attached.
 struct Hook {
@@ -64,6 +65,7 @@ class Kernel {
   int control_fd() const;
   int relayed_fd() const;
   int connects_fd() const;
+  int pool_fd() const;
   // The same of connections that programs accept: where not all of that is in place, those go direct.
   bool takes_inbound() const;
   int sources_fd() const;
@@ -86,6 +88,7 @@ class Kernel {
   tag_bpf* tag_ = nullptr;
   observe_bpf* observe_ = nullptr;
   redirect_bpf* redirect_ = nullptr;
+  datagram_bpf* datagram_ = nullptr;
   accept_bpf* accept_ = nullptr;
   silence_bpf* silence_ = nullptr;
   std::vector<bpf_link*> links_;

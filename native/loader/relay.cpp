@@ -88,7 +88,7 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
     signal(SIGTERM, SIG_DFL);
     setpriority(PRIO_PROCESS, 0, -20);  // it takes little, and always now: what is due does not wait for who computes
     // First out of the way of the numbers that they are to have.
-    std::vector<int> wanted = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd()};
+    std::vector<int> wanted = {in[0], out[1], kernel.control_fd(), kernel.relayed_fd(), kernel.connects_fd(), kernel.rows_fd(), kernel.pool_fd()};
     if (kernel.takes_inbound()) wanted.insert(wanted.end(), {kernel.sources_fd(), kernel.listening_fd(), kernel.inbound_fd()});
     wanted.push_back(program);
     for (int& fd : wanted) fd = fcntl(fd, F_DUPFD, 64);

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <string.h>
 #include <unistd.h>
 
 namespace mishap::relay {
@@ -13,9 +12,11 @@ constexpr u8 kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 }  // namespace
 
-socklen_t to_socket_address(const u8 address[16], u16 port, u32 scope_id, sockaddr_storage* out) {
+bool is_ipv4(const u8 address[16]) { return memcmp(address, kMapped, sizeof(kMapped)) == 0; }
+
+socklen_t address_of(const u8 address[16], u16 port, u32 scope_id, sockaddr_storage* out) {
   *out = {};
-  if (memcmp(address, kMapped, sizeof(kMapped)) == 0) {
+  if (is_ipv4(address)) {
     auto* in = reinterpret_cast<sockaddr_in*>(out);
     in->sin_family = AF_INET;
     in->sin_port = htons(port);
@@ -30,14 +31,25 @@ socklen_t to_socket_address(const u8 address[16], u16 port, u32 scope_id, sockad
   return sizeof(*in6);
 }
 
-u16 from_socket_address(const sockaddr_storage& from, u8 address[16]) {
-  if (from.ss_family != AF_INET) {
-    memcpy(address, &reinterpret_cast<const sockaddr_in6&>(from).sin6_addr, 16);
-    return ntohs(reinterpret_cast<const sockaddr_in6&>(from).sin6_port);
+Endpoint endpoint_of(const sockaddr_storage& address) {
+  Endpoint endpoint;
+  if (address.ss_family == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(address);
+    memcpy(endpoint.address, kMapped, sizeof(kMapped));
+    memcpy(endpoint.address + 12, &in.sin_addr, 4);
+    endpoint.port = ntohs(in.sin_port);
+  } else if (address.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(address);
+    memcpy(endpoint.address, &in6.sin6_addr, 16);
+    endpoint.port = ntohs(in6.sin6_port);
   }
-  memcpy(address, kMapped, sizeof(kMapped));
-  memcpy(address + 12, &reinterpret_cast<const sockaddr_in&>(from).sin_addr, 4);
-  return ntohs(reinterpret_cast<const sockaddr_in&>(from).sin_port);
+  return endpoint;
+}
+
+u16 endpoint_into(const sockaddr_storage& from, u8 address[16]) {
+  const Endpoint endpoint = endpoint_of(from);
+  memcpy(address, endpoint.address, sizeof(endpoint.address));
+  return endpoint.port;
 }
 
 bool source_towards(const sockaddr_storage& to, socklen_t length, sockaddr_storage* out) {

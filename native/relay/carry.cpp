@@ -13,7 +13,6 @@
 namespace mishap::relay {
 namespace {
 
-constexpr u64 kLineBytes = 16 << 20;     // what a line holds before its source is read no further
 constexpr u64 kRatedBytes = 16384;       // of a stream under a rate leave together
 constexpr u64 kRoomToRead = 512 * 1024;  // of all lines' memory: what a read may take, cut into single units
 constexpr u64 kSpliceBytes = 1 << 20;
@@ -34,15 +33,9 @@ void Connection::keep_policy() {
   const u32 generation = load(&shared_->segment.header->generation);
   if (!flow_ || generation == generation_) return;
   generation_ = generation;
-  const engine::Resolution found = engine::resolve(shared_->segment, *flow_, {shared_->names.of(from_.peer), sni_.c_str(), ""}, {from_.process, from_.tid});
+  const engine::Resolution found = resolve_flow(shared_->segment, flow_, {shared_->names.of(from_.peer), sni_.c_str(), ""}, {from_.process, from_.tid}, &wants_);
   wants_sni_ = found.wants_sni && !knows_sni_;
-  if (found.policy != load(&flow_->policy)) {
-    fold_flow(shared_->segment, flow_);
-    store(&flow_->policy, found.policy);
-  }
   policy_ = found.policy;
-  wants_ = engine::wants(shared_->segment, flow_);
-  if (wants_.recv_limit_ns) count_fallback(shared_->segment, Fallback::Unsupported);  // no receive can be given up from outside
 }
 
 // A TLS client names whom it means in what it sends first.

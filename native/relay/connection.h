@@ -35,8 +35,11 @@ constexpr u64 kMillisecond = 1000000, kSecond = 1000 * kMillisecond;
 constexpr u64 kNever = ~u64{0};
 constexpr u64 kSendingNs = 10000;  // what a send takes until its bytes are out: it begins that much before they are due
 constexpr u64 kReadBytes = 65536;  // of one read, which is one op
+constexpr u64 kLineBytes = 16 << 20;  // what a line holds before its source is read no further, or, of datagrams, loses them
 
 u64 now_ns();
+// Files what the delay of a parcel came to, having left then.
+void file_delay(const Segment& segment, Direction direction, const link::Parcel& parcel, u64 left_ns);
 
 // What all connections share.
 struct Shared {

@@ -30,16 +30,14 @@ u64 read_sysctl(const char* path, u64 otherwise) {
 // Whether there is no way to a peer, which a connect meets before any packet leaves.
 bool no_way_to(const RelayConnect& from) {
   sockaddr_storage to, source;
-  const socklen_t length = to_socket_address(from.peer, from.peer_port, 0, &to);
+  const socklen_t length = address_of(from.peer, from.peer_port, 0, &to);
   return !source_towards(to, length, &source) && errno != EACCES && errno != EMFILE && errno != ENFILE;  // EACCES: a broadcast's
 }
 
 // Whether an address is this host's, as the source that a connection to it would have shows.
 bool is_own(const u8 address[16], const sockaddr_storage& source) {
-  u8 from[16];
-  from_socket_address(source, from);
-  const bool loopback = address[10] == 0xff && address[12] == 127;
-  return memcmp(address, from, sizeof(from)) == 0 || loopback;
+  const bool loopback = is_ipv4(address) && address[12] == 127;
+  return memcmp(address, endpoint_of(source).address, 16) == 0 || loopback;
 }
 
 int error_of(int fd) {
@@ -149,13 +147,13 @@ void Connection::allow(u64 patience_ns) const {
 
 void Connection::attempt() {
   sockaddr_storage to;
-  const socklen_t length = to_socket_address(from_.peer, from_.peer_port, 0, &to);
+  const socklen_t length = address_of(from_.peer, from_.peer_port, 0, &to);
   phase_ = Phase::Connecting;
   attempt_ns_ = now_ns();
   due_ns_ = way_.limit_ns ? since_ns_ + way_.limit_ns : kNever;
   Journey journey = {{}, to, {}, MISHAP_SOURCE_OUTGOING};
   const bool within = shared_->sources.is_listened(from_.peer_port) && source_towards(to, length, &journey.source) && is_own(from_.peer, journey.source);
-  if (within && from_.bound) to_socket_address(from_.source, 0, 0, &journey.source);
+  if (within && from_.bound) address_of(from_.source, 0, 0, &journey.source);
   if (within) onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_onward(fd); });  // to the run itself
   const bool begun = onward_.fd >= 0;
   if (!begun) onward_.fd = make_socket(to.ss_family, false);
@@ -183,7 +181,7 @@ void Connection::notice_leaving() {
 bool Connection::bind_as_program(int family) const {
   const int on = 1;
   sockaddr_storage source;
-  const socklen_t length = to_socket_address(from_.source, 0, 0, &source);
+  const socklen_t length = address_of(from_.source, 0, 0, &source);
   if (source.ss_family != family) return true;  // it cannot be: the kernel takes but one family for both ends
   setsockopt(onward_.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
   return bind(onward_.fd, reinterpret_cast<const sockaddr*>(&source), length) == 0;
@@ -232,7 +230,7 @@ void Connection::publish_local() const {
   socklen_t length = sizeof(local);
   if (!told || getsockname(onward_.fd, reinterpret_cast<sockaddr*>(&local), &length) != 0) return;
   u64 words[2] = {};
-  store(&told->local_port, from_socket_address(local, reinterpret_cast<u8*>(words)));
+  store(&told->local_port, endpoint_into(local, reinterpret_cast<u8*>(words)));
   store(reinterpret_cast<u64*>(told->local), words[0]);
   store_release(reinterpret_cast<u64*>(told->local) + 1, words[1]);
 }
@@ -243,7 +241,7 @@ void Connection::complete() {
   sockaddr_storage own = {}, to;
   socklen_t own_length;
   fill_loopback(family, shared_->port, &own, &own_length);
-  const socklen_t length = to_socket_address(from_.source, from_.source_port, 0, &to);
+  const socklen_t length = address_of(from_.source, from_.source_port, 0, &to);
   if (onward_.fd >= 0) publish_local();
   phase_ = Phase::Completing;
   due_ns_ = kNever;
@@ -254,15 +252,16 @@ void Connection::complete() {
 }
 
 void Connection::fail(int error) {
+  const bool ipv4 = over_ipv4(from_);
   switch (error) {
     case ETIMEDOUT: break;  // as without us: the program's kernel has heard nothing either, and gives up in its own time
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
     case EADDRNOTAVAIL:
-    case EINVAL: shared_->raw.unreachable(from_, shared_->port, error == EHOSTUNREACH ? Unreachable::Host : Unreachable::Network); break;
+    case EINVAL: shared_->raw.unreachable(from_, shared_->port, error == EHOSTUNREACH ? no_host(ipv4) : no_network(ipv4)); break;
     case EACCES:
-    case EPERM: shared_->raw.unreachable(from_, shared_->port, Unreachable::Prohibited); break;
+    case EPERM: shared_->raw.unreachable(from_, shared_->port, prohibited(ipv4)); break;
     default: shared_->raw.refuse(from_, shared_->port);
   }
   close_all(false);

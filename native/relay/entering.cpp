@@ -22,8 +22,8 @@ void Connection::enter(int client, const Journey& journey) {
   phase_ = Phase::Entering;
   since_ns_ = now_ns();
   onward_.fd = client;
-  from_.peer_port = from_socket_address(journey.client, from_.peer);
-  from_.source_port = from_socket_address(journey.to, from_.source);
+  from_.peer_port = endpoint_into(journey.client, from_.peer);
+  from_.source_port = endpoint_into(journey.to, from_.source);
   from_.family = static_cast<u8>(journey.to.ss_family);
   program_.fd = shared_->sources.connect_from(journey, &source_port_);
   if (program_.fd < 0 || !watch(program_, Program)) reset();

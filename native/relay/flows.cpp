@@ -72,8 +72,20 @@ Naming* Threads::of(const Segment& segment, const RelayConnect& connect) {
   return &found->second;
 }
 
+engine::Resolution resolve_flow(const Segment& segment, Flow* flow, const engine::Names& names, Caller caller, engine::Wants* wants) {
+  const engine::Resolution found = engine::resolve(segment, *flow, names, caller);
+  if (found.policy != load(&flow->policy)) {
+    fold_flow(segment, flow);
+    store(&flow->policy, found.policy);
+  }
+  *wants = engine::wants(segment, flow);
+  if (wants->recv_limit_ns) count_fallback(segment, Fallback::Unsupported);  // no receive can be given up from outside
+  return found;
+}
+
 Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Role role, u16 port, const char* host, Naming* thread, u64 now_ns) {
-  const engine::Identity id = engine::identify(segment, {Protocol::Tcp, role, host, connect.peer, port}, thread->path, thread->flows);
+  const Protocol protocol = role == Role::Datagram ? Protocol::Udp : Protocol::Tcp;
+  const engine::Identity id = engine::identify(segment, {protocol, role, host, connect.peer, port}, thread->path, thread->flows);
   Owner owner = {};
   const bool seen = kernel_owner(sockets, connect, &owner);
   if (!seen) {
@@ -100,7 +112,7 @@ Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const R
   opening.key = id.key;
   opening.name_hash = engine::hash_name(host);
   opening.role = role;
-  opening.protocol = Protocol::Tcp;
+  opening.protocol = protocol;
   opening.peer_port = connect.peer_port;
   memcpy(opening.peer, connect.peer, sizeof(opening.peer));
   opening.ordinal = id.ordinal;

@@ -41,6 +41,9 @@ class Threads {
 // Whose the kernel says the socket is; false: its row is another's by now.
 bool kernel_owner(const KernelSocket* sockets, const RelayConnect& connect, Owner* out);
 
+// Looks up which policy holds for a flow from now on, and what that wants.
+engine::Resolution resolve_flow(const Segment& segment, Flow* flow, const engine::Names& names, Caller caller, engine::Wants* wants);
+
 // Opens the flow of a connection with what was called `host`, publishes its owner and enters it in the journal; nullptr: there is
 // no room for it. `port`: that its identity has, the peer's, or of what is accepted the listener's.
 Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Role role, u16 port, const char* host, Naming* thread, u64 now_ns);

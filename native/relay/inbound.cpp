@@ -25,9 +25,9 @@ socklen_t length_of(const sockaddr_storage& address) { return address.ss_family 
 
 sockaddr_storage with_port(sockaddr_storage address, u16 port) {
   u8 bytes[16];
-  from_socket_address(address, bytes);
+  endpoint_into(address, bytes);
   const u32 scope_id = address.ss_family == AF_INET ? 0 : reinterpret_cast<sockaddr_in6&>(address).sin6_scope_id;
-  to_socket_address(bytes, port, scope_id, &address);
+  address_of(bytes, port, scope_id, &address);
   return address;
 }
 
@@ -70,9 +70,9 @@ int Sources::connect_from(const Journey& journey, u16* port, const std::function
 int Sources::attempt(const Journey& journey, u16 port, const std::function<void(int fd)>& before) {
   RelaySource* source = &sources_[port];
   *source = {};
-  from_socket_address(journey.source, source->source);
-  source->to_port = from_socket_address(journey.to, source->to);
-  source->client_port = from_socket_address(journey.client, source->client);
+  endpoint_into(journey.source, source->source);
+  source->to_port = endpoint_into(journey.to, source->to);
+  source->client_port = endpoint_into(journey.client, source->client);
   store_release(&source->state, journey.kind);
   const sockaddr_storage own = with_port(journey.source, port);
   const int fd = make_socket(journey.to.ss_family, true);
@@ -124,8 +124,8 @@ int Inbound::accept_one(const Sources& sources, Journey* journey) {
       length = sizeof(journey->to);
       u8 to[16], own[16];
       const bool named = getsockname(fd, reinterpret_cast<sockaddr*>(&journey->to), &length) == 0;
-      const u16 port = named ? from_socket_address(journey->to, to) : 0;
-      const bool ours = port == from_socket_address(own_[i], own) && memcmp(to, own, sizeof(to)) == 0;
+      const u16 port = named ? endpoint_into(journey->to, to) : 0;
+      const bool ours = port == endpoint_into(own_[i], own) && memcmp(to, own, sizeof(to)) == 0;
       if (named && !ours && sources.is_listened(port)) return fd;
       close(fd);  // nobody of the run listens there any more, or somebody found our own port
     }

@@ -34,6 +34,18 @@ u64 now_ns() {
   return static_cast<u64>(now.tv_sec) * kSecond + static_cast<u64>(now.tv_nsec);
 }
 
+void file_delay(const Segment& segment, Direction direction, const Parcel& parcel, u64 left_ns) {
+  engine::Decision decision;
+  memcpy(decision.part_ns, parcel.part_ns, sizeof(decision.part_ns));
+  if (decision.delay_ns() <= 0 || !is_policy(segment, parcel.policy)) return;
+  decision.loss_fault = static_cast<Fault>(parcel.loss_fault);
+  engine::Call call;
+  call.segment = &segment;
+  call.policy = parcel.policy;
+  call.direction = direction;
+  engine::delivered(call, decision, left_ns > parcel.sent_ns ? left_ns - parcel.sent_ns : 0);
+}
+
 Connection::Connection(Shared* shared, u64 id, const RelayConnect& from)
     : id(id),
       shared_(shared),
@@ -186,14 +198,7 @@ void Connection::flush_pipe(Way* way) {
 // What the delay of a parcel came to, by the clock. Where it found the other end without room, the link let it go when due,
 // and the rest of the wait was that end's.
 void Connection::file_evidence(const Way& way, const Parcel& parcel) const {
-  engine::Decision decision;
-  memcpy(decision.part_ns, parcel.part_ns, sizeof(decision.part_ns));
-  if (decision.delay_ns() <= 0 || !is_policy(shared_->segment, parcel.policy)) return;
-  decision.loss_fault = static_cast<Fault>(parcel.loss_fault);
-  engine::Call call = evidence(way.direction);
-  call.policy = parcel.policy;
-  const u64 left_ns = way.room_ns > parcel.due_ns ? parcel.due_ns : now_ns();
-  engine::delivered(call, decision, left_ns > parcel.sent_ns ? left_ns - parcel.sent_ns : 0);
+  file_delay(shared_->segment, way.direction, parcel, way.room_ns > parcel.due_ns ? parcel.due_ns : now_ns());
 }
 
 // ---- ends -------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@
 namespace mishap::relay {
 namespace {
 
-constexpr int kControlFd = 3, kRowsFd = 4, kConnectsFd = 5, kSocketsFd = 6, kSourcesFd = 7, kListeningFd = 8, kInboundFd = 9;  // main.cpp
+constexpr int kControlFd = 3, kRowsFd = 4, kConnectsFd = 5, kSocketsFd = 6, kPoolFd = 7, kSourcesFd = 8, kListeningFd = 9, kInboundFd = 10;  // main.cpp
 constexpr u64 kBeatNs = 100 * kMillisecond;
 constexpr u64 kBlockedNs = kSecond;          // without progress, after which the run no longer waits for what is left
 constexpr u64 kOverNs = 100 * kMillisecond;  // as much when faults have ended
@@ -76,6 +76,13 @@ bool Relay::open_raw() {
   return raw;
 }
 
+const char* Relay::open_pool() {
+  auto* pool = static_cast<RelayPool*>(map_rows(kPoolFd, sizeof(RelayPool), PROT_READ | PROT_WRITE));
+  if (!pool) return "the kernel's table of destinations cannot be mapped";
+  datagrams_.open(pool);
+  return nullptr;
+}
+
 // Where the kernel has no part in it, programs accept for themselves.
 void Relay::open_inbound() {
   auto* sources = static_cast<RelaySource*>(map_rows(kSourcesFd, sizeof(RelaySource) * MISHAP_RELAY_SOURCES, PROT_READ | PROT_WRITE));
@@ -96,6 +103,7 @@ const char* Relay::open() {
   if (const char* problem = map_shared()) return problem;
   if (unheard_) return unheard_;
   if (const char* problem = open_connects()) return problem;
+  if (const char* problem = open_pool()) return problem;
   open_inbound();
   // The timer by its edges: it is armed anew rather than read.
   if (!watch(timer_, EPOLLIN | EPOLLET, kTimer)) return "its timer cannot be watched";
@@ -138,6 +146,7 @@ void Relay::beat() {
     connection->notice_leaving();
     settle(connection.get());  // those that waited for memory, too
   }
+  datagrams_.keep_up();
 }
 
 // Whether some policy ends connects that take too long: then the kernel has to, and times them (bpf/redirect.bpf.c).
@@ -163,7 +172,8 @@ u64 Relay::deliver() {
     progress_ns_ = now;
     settle(connection);
   }
-  return agenda_.empty() ? kNever : shared_.in_force ? agenda_.begin()->first : 0;
+  const u64 next_ns = agenda_.empty() ? kNever : shared_.in_force ? agenda_.begin()->first : 0;
+  return std::min(next_ns, datagrams_.deliver());
 }
 
 // Puts a connection where it belongs on the agenda and among those to be read; one that is over goes.
@@ -201,6 +211,8 @@ void Relay::wait(u64 next_ns) {
       take_connects();
     } else if (data == kIncoming) {
       incoming_ = true;
+    } else if (data & Datagrams::kMark) {
+      datagrams_.happened(data & ~Datagrams::kMark, events[i].events, buffer_.get());
     } else if (data != kTimer) {
       auto found = connections_.find(data >> 1);
       if (found == connections_.end()) continue;
@@ -244,6 +256,7 @@ void Relay::take(const void* data, size_t size) {
   RelayConnect connect;
   if (size < sizeof(connect)) return;
   memcpy(&connect, data, sizeof(connect));
+  if (connect.protocol == static_cast<u8>(Protocol::Udp)) return datagrams_.told(connect);
   auto [newest, first] = by_cookie_.try_emplace(connect.cookie, next_id_);
   if (!first) connections_.at(newest->second)->leave_flow();
   newest->second = next_id_;
@@ -287,6 +300,8 @@ bool Relay::settled() {
     left = true;
     moving |= connection->next_ns() != kNever;
   }
+  moving |= datagrams_.moves();
+  left |= datagrams_.queued();
   if (!left) return true;
   if (moving && shared_.in_force) return false;
   return now_ns() - std::max(progress_ns_, finishing_ns_) >= (shared_.in_force ? kBlockedNs : kOverNs);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "connection.h"
+#include "datagrams.h"
 #include "listeners.h"
 
 struct ring_buffer;  // libbpf's
@@ -31,6 +32,7 @@ class Relay {
 
   const char* map_shared();
   const char* open_connects();
+  const char* open_pool();
   bool watch(int fd, u32 events, u64 data) const;
   void beat();
   void keep_timed();
@@ -50,6 +52,7 @@ class Relay {
   Listeners listeners_;
   const char* unheard_ = nullptr;  // why they do not listen
   Inbound inbound_;
+  Datagrams datagrams_{&shared_, [this] { take_connects(); }};
   RelayControl* control_ = nullptr;
   ring_buffer* ring_ = nullptr;  // nullptr: connects come as messages of a socket, from a test
   int timer_ = -1;

@@ -3,7 +3,8 @@
 // with the kernel's programs; once it has the segment it becomes the user that is given, whose program it is:
 //
 //   3 RelayControl, 1 row   4 RelayRow, 65536 rows   5 connects, a ring buffer of RelayConnect   6 KernelSocket, read-only
-//   7 RelaySource, 65536 rows   8 the run's listeners by port, read-only   9 a map of sockets, for the relay's own listeners
+//   7 RelayPool, 1 row
+//   8 RelaySource, 65536 rows   9 the run's listeners by port, read-only   10 a map of sockets, for the relay's own listeners
 //
 // Without the last three what programs accept is left alone.
 // On its standard output it says "ready" once it listens and beats, or in one sentence why not. At the end of its standard
@@ -30,7 +31,7 @@ using namespace mishap::relay;
 
 namespace {
 
-constexpr int kLastSharedFd = 9;
+constexpr int kLastSharedFd = 10;
 
 void say(const char* text) {
   if (write(STDOUT_FILENO, text, strlen(text)) < 0) return;  // nobody listens any more

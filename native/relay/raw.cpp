@@ -7,6 +7,7 @@
 #include <netinet/ip6.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -14,7 +15,6 @@
 namespace mishap::relay {
 namespace {
 
-constexpr u8 kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr u8 kHops = 64;
 
 // The Internet's checksum (RFC 1071), folded by checksum().
@@ -91,9 +91,40 @@ void send_ipv6(int fd, const void* packet, size_t size, const in6_addr& destinat
   sendto(fd, packet, size, MSG_DONTWAIT | MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&to), sizeof(to));
 }
 
+// An ICMP message from the relay's address that quotes what a program's end sent there: its header is all the kernel looks at.
+template <class Header>
+void quote_ipv4(int fd, u32 source, u8 protocol, const Header& quoted, Unreachable what) {
+  const u32 relay = htonl(INADDR_LOOPBACK);
+  struct { iphdr ip; icmphdr icmp; iphdr quoted_ip; Header quoted; } packet = {};
+  packet.ip = ipv4_header(IPPROTO_ICMP, relay, source, sizeof(packet) - sizeof(iphdr));
+  packet.icmp.type = what.type;
+  packet.icmp.code = what.code;
+  packet.quoted_ip = ipv4_header(protocol, source, relay, sizeof(quoted));
+  packet.quoted = quoted;
+  packet.icmp.checksum = checksum(sum(&packet.icmp, sizeof(packet) - sizeof(iphdr)));
+  send_ipv4(fd, &packet, sizeof(packet), source);
+}
+template <class Header>
+void quote_ipv6(int fd, const in6_addr& source, u8 protocol, const Header& quoted, Unreachable what) {
+  struct { ip6_hdr ip; icmp6_hdr icmp; ip6_hdr quoted_ip; Header quoted; } packet = {};
+  constexpr u32 size = sizeof(packet) - sizeof(ip6_hdr);
+  packet.ip = ipv6_header(IPPROTO_ICMPV6, in6addr_loopback, source, size);
+  packet.icmp.icmp6_type = what.type;
+  packet.icmp.icmp6_code = what.code;
+  packet.quoted_ip = ipv6_header(protocol, source, in6addr_loopback, sizeof(quoted));
+  packet.quoted = quoted;
+  packet.icmp.icmp6_cksum = checksum(sum(&packet.icmp, size, pseudo_header(&in6addr_loopback, &source, 16, IPPROTO_ICMPV6, size)));
+  send_ipv6(fd, &packet, sizeof(packet), source);
+}
+
 }  // namespace
 
-bool over_ipv4(const RelayConnect& connect) { return connect.family == AF_INET || memcmp(connect.peer, kMapped, sizeof(kMapped)) == 0; }
+bool over_ipv4(const RelayConnect& connect) { return connect.family == AF_INET || is_ipv4(connect.peer); }
+
+Unreachable no_port(bool ipv4) { return ipv4 ? Unreachable{ICMP_DEST_UNREACH, ICMP_PORT_UNREACH} : Unreachable{ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOPORT}; }
+Unreachable no_host(bool ipv4) { return ipv4 ? Unreachable{ICMP_DEST_UNREACH, ICMP_PKT_FILTERED} : Unreachable{ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADDR}; }
+Unreachable prohibited(bool ipv4) { return ipv4 ? Unreachable{ICMP_DEST_UNREACH, ICMP_PKT_FILTERED} : Unreachable{ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_ADMIN}; }
+Unreachable no_network(bool ipv4) { return ipv4 ? Unreachable{ICMP_DEST_UNREACH, ICMP_NET_UNREACH} : Unreachable{ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOROUTE}; }
 
 RawSockets::~RawSockets() {
   if (ipv4_ >= 0) close(ipv4_);
@@ -126,28 +157,17 @@ void RawSockets::refuse(const RelayConnect& connect, u16 port) const {
 
 void RawSockets::unreachable(const RelayConnect& connect, u16 port, Unreachable what) const {
   const tcphdr syn = syn_of(connect, port);
-  if (over_ipv4(connect)) {
-    const u32 source = ipv4_of(connect.source), relay = htonl(INADDR_LOOPBACK);
-    struct { iphdr ip; icmphdr icmp; iphdr quoted_ip; tcphdr quoted; } packet = {};
-    packet.ip = ipv4_header(IPPROTO_ICMP, relay, source, sizeof(packet) - sizeof(iphdr));
-    packet.icmp.type = ICMP_DEST_UNREACH;
-    packet.icmp.code = what == Unreachable::Network ? ICMP_NET_UNREACH : what == Unreachable::Host ? ICMP_HOST_UNREACH : ICMP_PKT_FILTERED;
-    packet.quoted_ip = ipv4_header(IPPROTO_TCP, source, relay, sizeof(syn));
-    packet.quoted = syn;
-    packet.icmp.checksum = checksum(sum(&packet.icmp, sizeof(packet) - sizeof(iphdr)));
-    send_ipv4(ipv4_, &packet, sizeof(packet), source);
-  } else {
-    const in6_addr source = ipv6_of(connect.source);
-    struct { ip6_hdr ip; icmp6_hdr icmp; ip6_hdr quoted_ip; tcphdr quoted; } packet = {};
-    constexpr u32 size = sizeof(packet) - sizeof(ip6_hdr);
-    packet.ip = ipv6_header(IPPROTO_ICMPV6, in6addr_loopback, source, size);
-    packet.icmp.icmp6_type = ICMP6_DST_UNREACH;
-    packet.icmp.icmp6_code = what == Unreachable::Network ? ICMP6_DST_UNREACH_NOROUTE : what == Unreachable::Host ? ICMP6_DST_UNREACH_ADDR : ICMP6_DST_UNREACH_ADMIN;
-    packet.quoted_ip = ipv6_header(IPPROTO_TCP, source, in6addr_loopback, sizeof(syn));
-    packet.quoted = syn;
-    packet.icmp.icmp6_cksum = checksum(sum(&packet.icmp, size, pseudo_header(&in6addr_loopback, &source, 16, IPPROTO_ICMPV6, size)));
-    send_ipv6(ipv6_, &packet, sizeof(packet), source);
-  }
+  if (over_ipv4(connect)) quote_ipv4(ipv4_, ipv4_of(connect.source), IPPROTO_TCP, syn, what);
+  else quote_ipv6(ipv6_, ipv6_of(connect.source), IPPROTO_TCP, syn, what);
+}
+
+void RawSockets::bounce(const Endpoint& source, u16 port, Unreachable what) const {
+  udphdr udp = {};
+  udp.source = htons(source.port);
+  udp.dest = htons(port);
+  udp.len = htons(sizeof(udp));
+  if (is_ipv4(source.address)) quote_ipv4(ipv4_, ipv4_of(source.address), IPPROTO_UDP, udp, what);
+  else quote_ipv6(ipv6_, ipv6_of(source.address), IPPROTO_UDP, udp, what);
 }
 
 }  // namespace mishap::relay

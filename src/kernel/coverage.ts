@@ -77,7 +77,7 @@ export function buildCoverage(known: Known): Coverage {
       pools.see(whose, 1, moved);
     } else if (isResolver(flow) && known.carries(flow.process)) {
       table.add(whose, "intercepted", 1, moved);
-    } else if (sum(moved) > 0 || isConversation(flow)) {
+    } else if (sum(moved) > 0 || (isConversation(flow) && !isQuestion(flow))) {
       table.add(whose, "escaped", 1, moved);
       escaped.push(flow);
     }
@@ -103,6 +103,11 @@ function isResolver({ peer }: KernelFlow): boolean {
 /** Without a byte: a listener, or a socket that was never used, is no flow. Nor is what nobody accepted. */
 function isConversation({ role, peer }: KernelFlow): boolean {
   return (role === "connector" || role === "datagram") && !peer.endsWith(NOWHERE);
+}
+
+/** A datagram socket that was connected to ask the kernel for its address, and that the relay has therefore seen nothing of. */
+function isQuestion({ role, relayed }: KernelFlow): boolean {
+  return role === "datagram" && relayed;
 }
 
 interface Split {

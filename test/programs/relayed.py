@@ -7,6 +7,7 @@ its run's mishap-relay behind the first connection's first exchange, and tells w
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys

@@ -126,6 +126,7 @@ class Run {
     munmap(control, sizeof(RelayControl));
     munmap(rows, sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS);
     munmap(sockets, sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS);
+    munmap(pool, sizeof(RelayPool));
   }
   Run(const Run&) = delete;
 
@@ -145,6 +146,27 @@ class Run {
     told = connect_of(fd, peer_port, family);
     tell();
     return fd;
+  }
+  // A program's datagram socket, connected to the relay's port for `peer_port`.
+  Descriptor talk_to(u16 peer_port, int family = AF_INET) {
+    Descriptor fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    told = connect_of(fd, peer_port, family);
+    told.protocol = static_cast<u8>(Protocol::Udp);
+    told.row = MISHAP_KERNEL_ROW(told.cookie);
+    store(&sockets[told.row].owner.cookie, told.cookie);
+    REQUIRE(send_raw(told, sizeof(told)));
+    const sockaddr_storage to = loopback(family, pool_port(told.peer, peer_port, family));
+    REQUIRE(connect(fd, plain(to), sizeof(sockaddr_in6)) == 0);
+    return fd;
+  }
+  // Gives a peer of the pool to a destination: its port.
+  u16 pool_port(const u8 address[16], u16 port, int family) {
+    const u32 at = add(&pool->used[family == AF_INET6], 1u);
+    REQUIRE(soon([&] { return load(&pool->ready[family == AF_INET6]) > at; }));
+    RelayPeer* peer = &pool->peers[(family == AF_INET6 ? MISHAP_RELAY_PEERS : 0) + at];
+    memcpy(peer->address, address, 16);
+    store(&peer->port, port);
+    return load(&peer->pool_port);
   }
   RelayConnect connect_of(int fd, u16 peer_port, int family) {
     RelayConnect connect = {};
@@ -186,6 +208,7 @@ class Run {
     pclose(pipe);
     return count;
   }
+  void signal(int number) const { kill(pid_, number); }
   void kill_relay() {
     if (pid_ <= 0) return;
     kill(pid_, SIGKILL);
@@ -205,6 +228,7 @@ class Run {
   RelayControl* control = nullptr;
   RelayRow* rows = nullptr;
   KernelSocket* sockets = nullptr;
+  RelayPool* pool = nullptr;
   RelayConnect told = {};  // the last connect
 
  private:
@@ -215,7 +239,7 @@ class Run {
     return memory;
   }
   void start() {
-    int in[2], out[2], pair[2], maps[3];
+    int in[2], out[2], pair[2], maps[4];
     REQUIRE(pipe2(in, O_CLOEXEC) == 0);
     REQUIRE(pipe2(out, O_CLOEXEC) == 0);
     REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
@@ -223,15 +247,16 @@ class Run {
     control = static_cast<RelayControl*>(map_of(maps[0], sizeof(RelayControl)));
     rows = static_cast<RelayRow*>(map_of(maps[1], sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS));
     sockets = static_cast<KernelSocket*>(map_of(maps[2], sizeof(KernelSocket) * MISHAP_KERNEL_SOCKETS));
+    pool = static_cast<RelayPool*>(map_of(maps[3], sizeof(RelayPool)));
     pid_ = fork();
     if (pid_ == 0) {
-      int fds[] = {in[0], out[1], 2, maps[0], maps[1], pair[1], maps[2]};
+      int fds[] = {in[0], out[1], 2, maps[0], maps[1], pair[1], maps[2], maps[3]};
       for (int& fd : fds) fd = fcntl(fd, F_DUPFD, 100);
-      for (int i = 0; i < 7; i++) dup2(fds[i], i);
+      for (int i = 0; i < 8; i++) dup2(fds[i], i);
       execl(MISHAP_RELAY, "mishap-relay", path_.c_str(), nullptr);
       _exit(127);
     }
-    for (int fd : {in[0], out[1], pair[1], maps[0], maps[1], maps[2]}) close(fd);
+    for (int fd : {in[0], out[1], pair[1], maps[0], maps[1], maps[2], maps[3]}) close(fd);
     input_ = Descriptor(in[1]);
     connects_ = Descriptor(pair[0]);
     Descriptor output(out[0]);

@@ -72,6 +72,12 @@ const BUILDS = {
   "static-server": { command: "gcc", args: [...C, "-static", "-o", "OUT", "server.c"], env: {} },
   "uring-server": { command: "gcc", args: [...C, "-o", "OUT", "uring-server.c", "-luring"], env: {} },
   "go-server": { command: "go", args: ["build", "-o", "OUT", "server.go"], env: { ...GO, CGO_ENABLED: "0" } },
+  "datagrams-static": { command: "gcc", args: [...C, "-static", "-o", "OUT", "datagrams.c"], env: {} },
+  "datagrams-go": {
+    command: "go",
+    args: ["build", "-o", "OUT", "datagrams.go"],
+    env: { ...GO, CGO_ENABLED: "0" },
+  },
   owners: { command: "g++", args: [...CPP, "-o", "OUT", "owners.cpp", "-pthread"], env: {} },
   hostile: { command: "g++", args: [...CPP, "-o", "OUT", "hostile.cpp"], env: {} },
 } as const;
