@@ -58,10 +58,9 @@ export function buildCoverage(known: Known): Coverage {
     accounts.delete(flow.cookie);
     if (account !== undefined) {
       const split = settle(moved, account, earlier.get(flow.cookie));
-      // What a program sends the relay goes nowhere else: at a reset it may leave some unread.
-      if (flow.relayed) table.add(whose, "relayed", 1, moved);
-      else table.add(whose, "intercepted", 1, split.intercepted);
-      if (!flow.relayed && sum(split.beyond) > 0) {
+      // What a connection of the relay's moved is the relay's: at a reset it may leave some unread.
+      table.add(whose, flow.relayed ? "relayed" : "intercepted", 1, isRelays(flow) ? moved : split.intercepted);
+      if (!isRelays(flow) && sum(split.beyond) > 0) {
         table.add(whose, "escaped", 1, split.beyond);
         escaped.push(flow);
       }
@@ -70,7 +69,7 @@ export function buildCoverage(known: Known): Coverage {
       if (short !== undefined) {
         disagreements.push(`the flow of ${whose.program} (pid ${flow.pid}) with ${flow.peer} claimed ${short}`);
       }
-    } else if (flow.relayed) {
+    } else if (isRelays(flow)) {
       table.add(whose, "relayed", 1, moved); // its row in the segment is another's by now
       pools.allow(flow.pid, moved);
     } else if (flow.claimed && flow.role !== "listener") {
@@ -103,6 +102,11 @@ function isResolver({ peer }: KernelFlow): boolean {
 /** Without a byte: a listener, or a socket that was never used, is no flow. Nor is what nobody accepted. */
 function isConversation({ role, peer }: KernelFlow): boolean {
   return (role === "connector" || role === "datagram") && !peer.endsWith(NOWHERE);
+}
+
+/** Whether all that it moved went through the relay; of a datagram socket, some may have gone direct. */
+function isRelays({ relayed, protocol }: KernelFlow): boolean {
+  return relayed && protocol === "tcp";
 }
 
 /** A datagram socket that was connected to ask the kernel for its address, and that the relay has therefore seen nothing of. */
