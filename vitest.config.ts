@@ -2,6 +2,8 @@
 // processes, so each file has a process of its own and they run one after the other.
 import { defineConfig } from "vitest/config";
 
+/** How many times as long things may take, where the processor is emulated. */
+const slow = Number(process.env.MISHAP_SLOW ?? 1);
 const long = process.env.MISHAP_LONG === "1" ? [] : ["test/**/*.long.test.ts"];
 
 export default defineConfig({
@@ -19,8 +21,8 @@ export default defineConfig({
           exclude: ["test/unit/**", ...long],
           pool: "forks",
           fileParallelism: false,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 60_000 * slow,
+          hookTimeout: 60_000 * slow,
           sequence: { groupOrder: 1 },
         },
       },

@@ -193,9 +193,6 @@ struct bpf_iter__tcp {
   struct sock_common *sk_common;
 } CORE;
 struct file;
-struct socket {
-  struct sock *sk;
-} CORE;
 struct bpf_iter__task_file {
   struct bpf_iter_meta *meta;
   struct task_struct *task;

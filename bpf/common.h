@@ -73,6 +73,9 @@ struct sock {
   u8 sk_userlocks : 4;
   u16 sk_type, sk_protocol;
 } CORE;
+struct socket {
+  struct sock *sk;
+} CORE;
 struct tcp_sock {
   u32 rcv_nxt, copied_seq, srtt_us, write_seq;
   u64 bytes_received;

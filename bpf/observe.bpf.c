@@ -64,8 +64,7 @@ static __always_inline void count(KernelSocket *row, u32 direction, u64 bytes) {
   if (row->since_ns[direction]) tell_delay(row, direction);
 }
 
-SEC("tp_btf/sock_send_length")
-int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) {
+static __always_inline int sent(struct sock *sk, int length) {
   KernelSocket *row = find(sk);
   if (!row && !(row = adopt(sk))) return 0;
   if (length < 0) {
@@ -77,14 +76,31 @@ int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) {
   return 0;
 }
 
-SEC("tp_btf/sock_recv_length")
-int BPF_PROG(mishap_received, struct sock *sk, int length, int flags) {
+static __always_inline int received(struct sock *sk, int length, int flags) {
   if (length < 0 || flags & MSG_PEEK) return 0;
   KernelSocket *row = find(sk);
   if (!row && !(row = adopt(sk))) return 0;
   if (length > 0 || row->protocol == PROTOCOL_UDP) count(row, DOWN, length);
   return 0;
 }
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(mishap_sent, struct sock *sk, int length, int flags) { return sent(sk, length); }
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(mishap_received, struct sock *sk, int length, int flags) { return received(sk, length, flags); }
+
+// Kernels before 6.3 have no tracepoint for lengths. There the functions that the two stand behind tell, and the one that
+// sendfile(2) and splice(2) send by, which came to be no other than send(2)'s.
+SEC("fexit/inet_sendmsg")
+int BPF_PROG(mishap_sent4, struct socket *socket, void *message, u64 size, int length) { return sent(socket->sk, length); }
+SEC("fexit/inet6_sendmsg")
+int BPF_PROG(mishap_sent6, struct socket *socket, void *message, u64 size, int length) { return sent(socket->sk, length); }
+SEC("fexit/inet_sendpage")
+int BPF_PROG(mishap_sent_page, struct socket *socket, void *page, int offset, u64 size, int flags, int length) { return sent(socket->sk, length); }
+SEC("fexit/inet_recvmsg")
+int BPF_PROG(mishap_received4, struct socket *socket, void *message, u64 size, int flags, int length) { return received(socket->sk, length, flags); }
+SEC("fexit/inet6_recvmsg")
+int BPF_PROG(mishap_received6, struct socket *socket, void *message, u64 size, int flags, int length) { return received(socket->sk, length, flags); }
 
 // A connection that nobody accepted yet runs in whoever's context the last packet came: it is its listener's until then.
 static __always_inline KernelSocket *inherit(const struct sock *sk, struct tag *tag) {

@@ -19,6 +19,7 @@ const packages = {
     "bpftool", "golang-go", "libbpf-dev", "liburing-dev", "pkg-config", "sudo", "util-linux",
     "curl", "default-jdk-headless", "fish", "libpython3.11-testsuite", "python3", "wget", "zsh",
     "memcached", "nginx", "postgresql", "postgresql-client", "redis-server", "redis-tools", "wrk",
+    "vagrant", "vagrant-libvirt",
   ],
 };
 // The tests start servers of their own; those that Debian's packages would start at boot stay off.

@@ -1,6 +1,7 @@
 #include "kernel.h"
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <ctype.h>
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +36,11 @@ const Hook kHooks[] = {
     {Part::Tag, "mishap_said", "cgroup/setsockopt", "claims", false, {}},
     {Part::Observe, "mishap_sent", "tp_btf/sock_send_length", "bytes", false, {}},
     {Part::Observe, "mishap_received", "tp_btf/sock_recv_length", "bytes", false, {}},
+    {Part::Observe, "mishap_sent4", "fexit/inet_sendmsg", "bytes", false, {}},
+    {Part::Observe, "mishap_sent6", "fexit/inet6_sendmsg", "bytes", false, {}},
+    {Part::Observe, "mishap_sent_page", "fexit/inet_sendpage", "bytes", false, {}},
+    {Part::Observe, "mishap_received4", "fexit/inet_recvmsg", "bytes", false, {}},
+    {Part::Observe, "mishap_received6", "fexit/inet6_recvmsg", "bytes", false, {}},
     {Part::Observe, "mishap_state", "tp_btf/inet_sock_set_state", "states", false, {}},
     {Part::Observe, "mishap_arrived", "tp_btf/tcp_probe", "arrivals", false, {}},
     {Part::Observe, "mishap_resent", "tp_btf/tcp_retransmit_skb", "retransmits", false, {}},
@@ -66,7 +73,23 @@ const Hook kHooks[] = {
 
 bool starts(const char* text, const char* with) { return strncmp(text, with, strlen(with)) == 0; }
 bool on_cgroup(const Hook& hook) { return starts(hook.name, "cgroup") || starts(hook.name, "sock_ops"); }
+
+// Whether bytes are told at the ends of functions, because there are no tracepoints of lengths. They came with Linux 6.3, or
+// earlier where a distribution took them over: then the kernel's types say so, which take a while to read.
+bool lacks_lengths() {
+  utsname kernel;
+  int major = 0, minor = 0;
+  if (uname(&kernel) == 0 && sscanf(kernel.release, "%d.%d", &major, &minor) == 2 && (major > 6 || (major == 6 && minor >= 3))) return false;
+  btf* types = btf__load_vmlinux_btf();
+  if (!types) return false;  // nothing is told then, by whichever; said of the tracepoints
+  const bool lacks = btf__find_by_name_kind(types, "btf_trace_sock_send_length", BTF_KIND_TYPEDEF) < 0;
+  btf__free(types);
+  return lacks;
+}
+
 bool wanted(const Hook& hook, const Watch& watch) {
+  static const bool by_functions = lacks_lengths();
+  if (strcmp(hook.purpose, "bytes") == 0 && by_functions != starts(hook.name, "fexit/")) return false;
   const bool parted = hook.part == Part::Silence ? watch.silence : watch.relay || hook.part < Part::Redirect;
   return parted && (watch.arrivals || strcmp(hook.purpose, "arrivals") != 0);
 }

@@ -61,6 +61,7 @@ enum class Phase : u8 {
   Leaving,     // the SYN is on its way, or fails when that is over
   Connecting,  // the onward attempt is under way
   Answering,   // what came of it is on its way back
+  Telling,     // that there is no way, until the program's kernel has heard it
   Completing,  // the program's connect is being completed
   Entering,    // a client's connection: its other half is being made to the program
   Carrying,
@@ -157,6 +158,7 @@ class Connection {
   void come_too_late();
   void complete();
   void fail(int error);
+  void tell_unreachable(u64 now);
   void end_leaving(u64 now);
   void leave_unanswered(u64 now);
   void allow(u64 patience_ns) const;
@@ -217,6 +219,7 @@ class Connection {
   engine::Decision way_;        // what was decided about it
   u64 since_ns_ = 0;            // when it began
   u64 attempt_ns_ = 0, answered_ns_ = 0;
+  u64 told_ns_ = 0;             // when it was first told that there is no way
   u64 due_ns_ = kNever;         // when the phase ends by itself
 
   // and of a silence, which is a connect's or a conversation's; when it began is since_ns_

@@ -252,23 +252,37 @@ void Connection::complete() {
 }
 
 void Connection::fail(int error) {
-  const bool ipv4 = over_ipv4(from_);
+  error_ = error;
   switch (error) {
     case ETIMEDOUT: break;  // as without us: the program's kernel has heard nothing either, and gives up in its own time
     case ENETUNREACH:
     case EHOSTUNREACH:
     case ENETDOWN:
     case EADDRNOTAVAIL:
-    case EINVAL: shared_->raw.unreachable(from_, shared_->port, error == EHOSTUNREACH ? no_host(ipv4) : no_network(ipv4)); break;
+    case EINVAL:
     case EACCES:
-    case EPERM: shared_->raw.unreachable(from_, shared_->port, prohibited(ipv4)); break;
+    case EPERM: return tell_unreachable(now_ns());
     default: shared_->raw.refuse(from_, shared_->port);
   }
   close_all(false);
 }
 
 void Connection::give_up() {
-  if (phase_ == Phase::Leaving || phase_ == Phase::Connecting || phase_ == Phase::Answering) fail(ECONNREFUSED);
+  if (phase_ == Phase::Leaving || phase_ == Phase::Connecting || phase_ == Phase::Answering || phase_ == Phase::Telling) fail(ECONNREFUSED);
+}
+
+// A kernel drops the ICMP that meets the program's thread at work on the socket, which a connect that has just sent its SYN
+// may be. So it is told until it is seen to have heard, or for as long as it takes to send another SYN.
+void Connection::tell_unreachable(u64 now) {
+  const bool ipv4 = over_ipv4(from_);
+  const KernelSocket* socket = program_socket();
+  const bool listens = socket && load(&socket->tcp_state) == TCP_SYN_SENT;
+  if (phase_ != Phase::Telling) told_ns_ = now;
+  else if (!listens || now - told_ns_ > kSecond) return close_all(false);
+  phase_ = Phase::Telling;
+  const bool prohibits = error_ == EACCES || error_ == EPERM;
+  shared_->raw.unreachable(from_, shared_->port, prohibits ? prohibited(ipv4) : error_ == EHOSTUNREACH ? no_host(ipv4) : no_network(ipv4));
+  due_ns_ = now + std::max(kMillisecond, now - told_ns_);
 }
 
 void Connection::happened(Side side, u32 events) {

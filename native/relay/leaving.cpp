@@ -142,6 +142,8 @@ void Connection::advance(u64 now) {
       else complete();
     } else if (phase_ == Phase::Entering) {
       if (due_ns_ <= now) meet(now);
+    } else if (phase_ == Phase::Telling) {
+      if (due_ns_ <= now) tell_unreachable(now);
     } else if (phase_ == Phase::Silent) {
       engine::applied_wait(evidence(silent_direction_), silent_fault_, now - since_ns_, silence_ns_);
       reset();

@@ -1,12 +1,12 @@
 // What the relay costs and how exact it is, measured by a client of a server outside:
 //
-//   relay serve                    prints its port; echoes what connections send, or counts it where the first byte is 'S',
+//   relay serve [ADDRESS]          prints its port; echoes what connections send, or counts it where the first byte is 'S',
 //                                  until its standard input ends
 //   relay rtt PORT TRIPS PAUSE_US  64 bytes there and back: {"p50_us","p99_us"}
 //   relay bulk PORT MEGABYTES      one way, until the server has all: {"bytes_per_second"}
 //   relay connects PORT SECONDS    one after the other, a byte there and back on each, ended by a RST: {"per_second"}
 //
-// It stays on loopback.
+// PORT is one of this host, or ADDRESS:PORT.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -54,9 +54,19 @@ static void *serve(void *given) {
   return NULL;
 }
 
-static int connect_to(int port) {
+// Of ADDRESS:PORT, where the address is this host's unless it is said.
+static struct sockaddr_in address_of(const char *text) {
+  const char *colon = strchr(text, ':');
+  char host[INET_ADDRSTRLEN] = "127.0.0.1";
+  if (colon) snprintf(host, sizeof host, "%.*s", (int)(colon - text), text);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(colon ? colon + 1 : text))};
+  must(inet_pton(AF_INET, host, &address.sin_addr) == 1, "an address");
+  return address;
+}
+
+static int connect_to(const char *server) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-  struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  const struct sockaddr_in to = address_of(server);
   must(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0, "connect");
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   return fd;
@@ -67,10 +77,10 @@ static int by_size(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static void trips(int port, long count, long pause_us) {
+static void trips(const char *server, long count, long pause_us) {
   char bytes[TRIP_BYTES] = {0};
   int64_t *took = calloc((size_t)count, sizeof *took);
-  const int fd = connect_to(port);
+  const int fd = connect_to(server);
   const struct timespec pause = {pause_us / 1000000, pause_us % 1000000 * 1000};
   for (long i = -count / 10; i < count; i++) {
     const int64_t start = now_ns();
@@ -82,10 +92,10 @@ static void trips(int port, long count, long pause_us) {
   printf("{\"p50_us\":%.1f,\"p99_us\":%.1f}\n", (double)took[count / 2] / 1e3, (double)took[count * 99 / 100] / 1e3);
 }
 
-static void bulk(int port, long megabytes) {
+static void bulk(const char *server, long megabytes) {
   char *bytes = malloc(BULK_BYTES), end;
   memset(bytes, 'S', BULK_BYTES);
-  const int fd = connect_to(port);
+  const int fd = connect_to(server);
   const int64_t start = now_ns(), total = megabytes * 1000000;
   for (int64_t sent = 0; sent < total;) {
     const ssize_t n = send(fd, bytes, BULK_BYTES, 0);
@@ -97,13 +107,13 @@ static void bulk(int port, long megabytes) {
   printf("{\"bytes_per_second\":%.0f}\n", (double)total * 1e9 / (double)(now_ns() - start));
 }
 
-static void connects(int port, double seconds) {
+static void connects(const char *server, double seconds) {
   const struct linger at_once = {1, 0};
   long made = 0;
   const int64_t start = now_ns(), end = start + (int64_t)(seconds * 1e9);
   for (; now_ns() < end; made++) {
     char byte = 0;
-    const int fd = connect_to(port);
+    const int fd = connect_to(server);
     must(send(fd, &byte, 1, 0) == 1 && recv(fd, &byte, 1, 0) == 1, "a byte");
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     close(fd);
@@ -113,10 +123,11 @@ static void connects(int port, double seconds) {
 
 int main(int count, char **values) {
   const char *mode = count > 1 ? values[1] : "";
-  const int port = count > 2 ? atoi(values[2]) : 0;
+  const char *server = count > 2 ? values[2] : "";
   const double amount = count > 3 ? atof(values[3]) : 0;
   if (strcmp(mode, "serve") == 0) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    if (*server) must(inet_pton(AF_INET, server, &address.sin_addr) == 1, "an address");
     socklen_t length = sizeof address;
     const int listener = socket(AF_INET, SOCK_STREAM, 0);
     must(bind(listener, (struct sockaddr *)&address, length) == 0 && listen(listener, 1024) == 0, "listen");
@@ -128,11 +139,11 @@ int main(int count, char **values) {
     while (getchar() != EOF) {
     }
   } else if (strcmp(mode, "rtt") == 0) {
-    trips(port, (long)amount, count > 4 ? atol(values[4]) : 0);
+    trips(server, (long)amount, count > 4 ? atol(values[4]) : 0);
   } else if (strcmp(mode, "bulk") == 0) {
-    bulk(port, (long)amount);
+    bulk(server, (long)amount);
   } else if (strcmp(mode, "connects") == 0) {
-    connects(port, amount);
+    connects(server, amount);
   } else {
     fprintf(stderr, "usage: relay serve|rtt|bulk|connects …, as its source says\n");
     return 2;

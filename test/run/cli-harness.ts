@@ -100,7 +100,10 @@ export async function evidenceOf(
 ): Promise<Finished & { evidence: Evidence }> {
   const file = join(folder, `evidence-${randomBytes(4).toString("hex")}.json`);
   const end = await mishap("run", "--json", file, ...flags, "--", ...command);
-  return { ...end, evidence: evidenceSchema.parse(JSON.parse(readFileSync(file, "utf8"))) };
+  const evidence = evidenceSchema.parse(JSON.parse(readFileSync(file, "utf8")));
+  // Said of every run with a delay where the kernel's receive buffers are small, as Debian's are: no test is about that.
+  const notes = evidence.notes.filter((note) => !note.startsWith("net.core.rmem_max is "));
+  return { ...end, evidence: { ...evidence, notes } };
 }
 
 /** The files that a project's runs have in shared memory at this moment. */
@@ -109,9 +112,12 @@ export function segmentFiles(project: string): string[] {
   return readdirSync("/dev/shm").filter((name) => name.startsWith(start));
 }
 
+/** How many times as long things may take (vitest.config.ts). */
+const slow = Number(process.env.MISHAP_SLOW ?? 1);
+
 /** Looks again and again until something holds. */
 export async function until(what: string, holds: () => boolean, patienceMs = 5000): Promise<void> {
-  const deadline = performance.now() + patienceMs;
+  const deadline = performance.now() + patienceMs * slow;
   while (!holds()) {
     if (performance.now() > deadline) throw new Error(`waited ${patienceMs} ms in vain: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));

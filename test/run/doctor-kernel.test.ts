@@ -9,7 +9,7 @@ import { type Finished, MISHAP, mishap, start } from "./cli-harness.js";
 import { needsKernel } from "./support/kernel.js";
 
 const HEADING = "The kernel's side, for mishap run --kernel and mishap observe; nothing else needs it:";
-const HOOKS = /^(cgroup|tp_btf)\//;
+const HOOKS = /^(cgroup|tp_btf|fexit)\//;
 
 interface Line {
   readonly verdict: string;
@@ -53,7 +53,8 @@ describe("mishap doctor, on the kernel's side", () => {
     });
     for (const name of ["BTF", "cgroup2", "rights"]) expect(lines.get(name)?.verdict).toBe("ok");
     expect(lines.get("cgroup/sock_create")).toMatchObject({ verdict: "ok", found: "ownership" });
-    expect(lines.get("tp_btf/sock_send_length")).toMatchObject({ verdict: "ok", found: "bytes" });
+    const sent = lines.get("tp_btf/sock_send_length") ?? lines.get("fexit/inet_sendmsg"); // the latter before Linux 6.3
+    expect(sent).toMatchObject({ verdict: "ok", found: "bytes" });
     for (const { verdict, meaning } of hooksOf(lines)) if (verdict === "ok") expect(meaning).toBeUndefined();
   });
 

@@ -287,8 +287,9 @@ import socket
 socket.create_connection(("127.0.0.1", ${port})).sendall(b"x" * 50_000)
 `;
     const { evidence } = await evidenceOf(folder, [...RELAY, "--uplink.latency", "700ms"], ["python3", "-c", program]);
-    expect(received - before).toBe(50_000);
-    expect(evidence.faults).toMatchObject([{ fault: "uplink.latency", applied: 2 }]);
+    await until("all has come", () => received - before === 50_000);
+    expect(evidence.faults).toMatchObject([{ fault: "uplink.latency" }]);
+    expect(evidence.faults[0]?.applied).toBeGreaterThanOrEqual(2); // the connect, and the bytes in one read or more
     expect(evidence.faults[0]?.p50_ns).toBeGreaterThanOrEqual(690e6);
     expect(evidence.notes).toEqual([]);
   });

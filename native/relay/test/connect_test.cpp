@@ -6,9 +6,10 @@ using namespace mishap::relay;
 
 namespace {
 
-// Reads the SYNs that go by, which takes a right that not every user has.
+// Reads the SYNs that go by, or the ICMPs, which takes a right that not every user has.
 struct Wire {
-  Descriptor fd{socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP)};
+  explicit Wire(int protocol = IPPROTO_TCP) : fd(socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol)) {}
+  Descriptor fd;
   // Whether it can; else it says that the case is skipped (tools/test.mjs).
   bool works() const {
     if (fd >= 0) return true;
@@ -23,6 +24,13 @@ struct Wire {
       if (packet.tcp.syn && !packet.tcp.ack && ntohs(packet.tcp.source) == source_port) return ntohl(packet.tcp.seq);
     return 0;
   }
+  // How many ICMPs about SYNs from this port have come.
+  int told_of(u16 source_port) {
+    struct { iphdr ip; u8 icmp[8]; iphdr quoted_ip; tcphdr quoted; } packet;
+    while (recv(fd, &packet, sizeof(packet), 0) > 0) told += ntohs(packet.quoted.source) == source_port;
+    return told;
+  }
+  int told = 0;
 };
 
 // A connect that is told with its SYN's number, as the kernel's redirection does.
@@ -78,6 +86,31 @@ TEST_CASE("refused and unreachable are what the program sees of such a fault") {
   CHECK_FALSE(ready(listener, POLLIN, 0));
   CHECK(run.applied(Fault::ConnectionError, Direction::Uplink) == 1);
   CHECK(load(&run.segment.stats[0].connects) == 1);
+}
+
+TEST_CASE("that there is no way is told until the program's socket has heard it") {
+  Wire wire(IPPROTO_ICMP);
+  if (!wire.works()) return;
+  Row row = row_of({Fault::ConnectionError});
+  row.error_ppm = 1000000;
+  row.error_kind = static_cast<u8>(ErrorKind::Unreachable);
+  Run run(&row);
+  const int idle = run.descriptors();
+  Descriptor program(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const sockaddr_storage to = loopback(AF_INET, load(&run.control->port));
+  REQUIRE(connect(program, plain(to), sizeof(sockaddr_in)) < 0);
+  run.told = run.connect_of(program, 80, AF_INET);  // another SYN's number: the kernel does as it does while it is at work
+  KernelSocket& socket = run.sockets[run.told.row];
+  socket.owner.cookie = run.told.cookie;
+  store(&socket.tcp_state, u8{TCP_SYN_SENT});
+  run.tell();
+  CHECK(soon([&] { return wire.told_of(port_of(program)) >= 4; }));
+  store(&socket.tcp_state, u8{TCP_CLOSE});
+  CHECK(soon([&] { return load(&run.flow()->state) == static_cast<u8>(FlowState::Idle); }));
+  const int told = wire.told_of(port_of(program));
+  usleep(50'000);
+  CHECK(wire.told_of(port_of(program)) == told);
+  CHECK(run.descriptors() == idle);
 }
 
 TEST_CASE("where there is no way to the peer, the program sees that") {
