@@ -38,7 +38,23 @@ export function freshProject(): string {
   return `test_${randomBytes(4).toString("hex")}`;
 }
 
-/** Starts a command in a session of its own, so that no terminal of the tests takes part. */
+const started = new Set<ChildProcess>();
+// Here, because a hook that a test or another hook adds is not run.
+afterAll(() => {
+  for (const { pid, exitCode, signalCode } of started) {
+    if (pid === undefined || exitCode !== null || signalCode !== null) continue;
+    try {
+      process.kill(-pid, "SIGKILL");
+    } catch {
+      // It ended just now.
+    }
+  }
+});
+
+/**
+ * Starts a command in a session of its own, so that no terminal of the tests takes part. What of it still runs when the file's
+ * tests are over is killed.
+ */
 export function start(
   command: string,
   args: readonly string[],
@@ -49,6 +65,7 @@ export function start(
     stdio: ["pipe", "pipe", "pipe"],
     env: { ...process.env, ...options.env },
   });
+  started.add(child);
   const text = { stdout: "", stderr: "" };
   const waiting: { text: string; resolve: () => void }[] = [];
   child.stdout.on("data", (data) => {

@@ -1,14 +1,17 @@
 // The table of reach: programs that no preload enters, or that carry none here, under every fault, seen by what each program says
-// itself and agreed by the kernel's witness. No cell is empty: one that can mean nothing says why. The servers run outside.
+// itself, of servers by what their client sees, and agreed by the kernel's witness. No cell is empty: in one that can mean nothing
+// evidence says that the fault was never applied. What programs talk to runs outside.
 import { spawnSync } from "node:child_process";
+import type { Socket } from "node:dgram";
 import { readFileSync } from "node:fs";
 import { createServer as createSecureServer } from "node:https";
-import { type AddressInfo, createServer, type Server } from "node:net";
+import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import type { Evidence } from "../../src/report/schema.js";
-import { evidenceOf, scratchFolder } from "./cli-harness.js";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
+import { evidenceOf, freshProject, scratchFolder, start, startMishap, until } from "./cli-harness.js";
+import { askingIt, serveNames } from "./support/dns.js";
 import { needsKernel } from "./support/kernel.js";
 
 const programs = fileURLToPath(new URL("../programs/reach/", import.meta.url));
@@ -18,9 +21,12 @@ const LATENCY_MS = 60;
 /** How much later than asked is still right: a busy machine. */
 const LATE_MS = 2000;
 const TEXT = "0123456789";
+/** What a server's client waits for an answer. */
+const OUTSIDE_PATIENCE_MS = 2000;
 
 let echo: Server;
 let secure: ReturnType<typeof createSecureServer>;
+let names: Socket | undefined;
 const portOf = (server: { address(): AddressInfo | string | null }): number => (server.address() as AddressInfo).port;
 
 /** What a program says it saw (test/programs/reach/ask.c). */
@@ -39,6 +45,14 @@ interface Row {
   command(host: string, exchanges: number, bytes: number): string[];
   said(stdout: string): Seen;
 }
+
+/** What a program saw, or its client did, and what evidence says of it. */
+interface Found {
+  readonly seen: Seen;
+  readonly evidence: Evidence;
+}
+
+type Under = (cell: Cell, skip: (why: string) => never) => Promise<Found>;
 
 const built = (command: string, ...args: string[]): string | undefined => {
   const { error, status, stderr } = spawnSync(command, args, {
@@ -140,9 +154,10 @@ beforeAll(async () => {
   });
   for (const server of [echo, secure])
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", () => resolve()));
+  if (process.getuid?.() === 0) names = await serveNames();
 }, 120_000);
 afterAll(() => {
-  for (const server of [echo, secure]) server?.close();
+  for (const server of [echo, secure, names]) server?.close();
 });
 
 /** What goes for every cell: a fault was applied by the relay, and the kernel saw nothing else carry it, nor anything escape. */
@@ -150,17 +165,20 @@ function agree(evidence: Evidence, fault: string): void {
   expect(evidence.faults.filter(({ applied }) => applied > 0)).toContainEqual(
     expect.objectContaining({ fault, executor: "relay" }),
   );
-  expect(new Set(evidence.coverage?.map(({ state }) => state))).toEqual(new Set(["relayed"]));
+  // A connection that ends before a byte and before anybody accepts it is no flow.
+  expect(evidence.coverage?.filter(({ state }) => state !== "relayed")).toEqual([]);
   expect(evidence.notes.join("\n")).not.toMatch(/does not bear|than the kernel saw|was lost/);
 }
 
 interface Cell {
+  /** Whom a client is to ask; default: 127.0.0.1. */
+  readonly host?: string;
   readonly flags: readonly string[];
   readonly exchanges: number;
   readonly bytes: number;
   /** As evidence names it. */
   readonly fault: string;
-  check(seen: Seen, row: Row): void;
+  check(seen: Seen): void;
 }
 
 const fails =
@@ -226,6 +244,14 @@ const COLUMNS: Readonly<Record<string, Cell>> = {
     fault: "half_open",
     check: fails("exchange", "ETIMEDOUT"),
   },
+  DNS: {
+    host: "reach.example",
+    flags: ["--dns.nxdomain", "100%"],
+    exchanges: 1,
+    bytes: 10,
+    fault: "dns.nxdomain",
+    check: fails("lookup", "ENOTFOUND"),
+  },
   reset: {
     flags: ["--connection-error", "reset"],
     exchanges: 1,
@@ -280,18 +306,150 @@ const OTHERWISE: Readonly<Record<string, Partial<Record<string, Partial<Cell>>>>
   },
 };
 
-describe.each(Object.entries(ROWS))("%s", (name, row) => {
-  it.for(Object.entries(COLUMNS))("%s", { timeout: 60_000 }, async ([column, usual], { skip }) => {
+/** A client by the relay. */
+const client =
+  (row: Row): Under =>
+  async ({ host, flags, exchanges, bytes }, skip) => {
     const problem = missing.get(row);
     if (problem !== undefined) skip(problem);
-    const { flags, exchanges, bytes, fault, check } = { ...usual, ...OTHERWISE[name]?.[column] };
-    const { code, stdout, evidence } = await evidenceOf(
-      folder,
-      [...RELAY, ...flags],
-      row.command("127.0.0.1", exchanges, bytes),
-    );
+    if (host !== undefined && names === undefined) skip("a resolver of the test's own needs root");
+    const command = row.command(host ?? "127.0.0.1", exchanges, bytes);
+    const words = host === undefined ? command : [...askingIt(folder), ...command];
+    const { code, stdout, evidence } = await evidenceOf(folder, [...RELAY, ...flags], words);
     expect(code).toBe(0);
-    check(row.said(stdout), row);
-    agree(evidence, fault);
+    return { seen: row.said(stdout), evidence };
+  };
+
+/** What a client without a fault sees of an echo of the server's, at this port. */
+async function seenOutside(port: number, { exchanges, bytes }: Cell, wrap: Wrap): Promise<Seen> {
+  const payload = Buffer.from(TEXT.repeat(bytes / TEXT.length));
+  const socket = connect(port, "127.0.0.1");
+  const took: number[] = [];
+  let [error, text]: [string | undefined, string] = [undefined, ""];
+  let whole = Buffer.alloc(0);
+  socket.on("data", (part) => {
+    whole = Buffer.concat([whole, part]);
+  });
+  socket.on("error", ({ code }: NodeJS.ErrnoException) => {
+    error = code;
+  });
+  for (let i = 0; i < exchanges && error === undefined; i++) {
+    const [start, answered] = [performance.now(), () => whole.length >= wrap.answerBytes(bytes)];
+    whole = Buffer.alloc(0);
+    socket.write(wrap.asks(payload));
+    await until("it is answered", () => error !== undefined || answered(), OUTSIDE_PATIENCE_MS).catch(() => {
+      error = "ETIMEDOUT";
+    });
+    if (!answered()) break;
+    took.push(performance.now() - start);
+    text = wrap.text(whole).slice(0, TEXT.length);
+  }
+  socket.destroy();
+  return { lookup: 0, connect: 0, exchanges: took, text, ...(error === undefined ? {} : { error, stage: "exchange" }) };
+}
+
+/** How a server's protocol wraps an echo. */
+interface Wrap {
+  asks(payload: Buffer): Buffer;
+  answerBytes(bytes: number): number;
+  text(answer: Buffer): string;
+}
+const plain: Wrap = { asks: (payload) => payload, answerBytes: (bytes) => bytes, text: String };
+const head = (bytes: number): string => `$${bytes}\r\n`;
+const redis: Wrap = {
+  asks: (payload) => Buffer.from(`*2\r\n$4\r\nECHO\r\n${head(payload.length)}${payload}\r\n`),
+  answerBytes: (bytes) => head(bytes).length + bytes + 2,
+  text: (answer) => `${answer}`.replace(/^\$\d+\r\n/, ""),
+};
+
+/** A server by the relay, from its start on. */
+const server: Under = async (cell, skip) => {
+  const path = join(folder, "go-server");
+  const problem = built("env", "CGO_ENABLED=0", "go", "build", "-o", path, `${programs}serve.go`);
+  if (problem !== undefined) skip(problem);
+  const json = join(folder, `${freshProject()}.json`);
+  const run = startMishap(["run", "--json", json, ...RELAY, ...cell.flags, "--", path]);
+  let said = "";
+  run.child.stdout?.on("data", (data) => {
+    said += data;
+  });
+  await run.says("\n");
+  const seen = await seenOutside(Number(said), cell, plain);
+  run.child.kill("SIGTERM"); // its end of a half-open connection never hears that the other one is gone
+  await run.finished;
+  return { seen, evidence: evidenceSchema.parse(JSON.parse(readFileSync(json, "utf8"))) };
+};
+
+/** redis-server, which runs before mishap is attached to it. */
+const attached: Under = async (cell, skip) => {
+  const problem = built("redis-server", "--version");
+  if (problem !== undefined) skip(problem);
+  const port = await freePort();
+  const redisServer = start("redis-server", [
+    "--port",
+    String(port),
+    "--bind",
+    "127.0.0.1",
+    "--save",
+    "",
+    "--dir",
+    folder,
+  ]);
+  onTestFinished(() => {
+    redisServer.child.kill("SIGKILL");
+  });
+  await redisServer.says("Ready to accept connections");
+  const json = join(folder, `${freshProject()}.json`);
+  const mishap = startMishap(["attach", "--pid", String(redisServer.pid), "--json", json, ...cell.flags]);
+  let said = "";
+  mishap.child.stderr?.on("data", (data) => {
+    said += data;
+  });
+  await until("it is attached", () => said.includes("attached to"), 20_000);
+  const seen = await seenOutside(port, cell, redis);
+  mishap.child.kill("SIGINT");
+  await mishap.finished;
+  return { seen, evidence: evidenceSchema.parse(JSON.parse(readFileSync(json, "utf8"))) };
+};
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", () => resolve()));
+  const port = portOf(probe);
+  await new Promise((resolve) => probe.close(resolve));
+  return port;
+}
+
+/** A server makes no connection and looks nothing up: what goes for those finds nothing there. */
+const NOTHING_TO_MEET = new Set(["refused", "unreachable", "DNS"]);
+const SERVERS: Readonly<Record<string, readonly [Under, Wrap]>> = {
+  "static Go server": [server, plain],
+  "redis-server, running before": [attached, redis],
+};
+
+describe.each(Object.entries(ROWS))("%s", (name, row) => {
+  it.for(Object.entries(COLUMNS))("%s", { timeout: 60_000 }, async ([column, usual], { skip }) => {
+    const cell = { ...usual, ...OTHERWISE[name]?.[column] };
+    const { seen, evidence } = await client(row)(cell, skip);
+    cell.check(seen);
+    agree(evidence, cell.fault);
+  });
+});
+
+describe.each(Object.entries(SERVERS))("%s", (_, [under, wrap]) => {
+  it.for(Object.entries(COLUMNS))("%s", { timeout: 60_000 }, async ([column, usual], { skip }) => {
+    // One whole answer: Node takes a reset that comes right behind bytes for an end.
+    const flags = ["--session-budget.max-tx", `${wrap.answerBytes(usual.bytes)}b`, ...usual.flags.slice(2)];
+    const cell = column === "budget" ? { ...usual, flags } : usual;
+    const { seen, evidence } = await under(cell, skip);
+    if (NOTHING_TO_MEET.has(column)) {
+      expect(seen).toMatchObject({ exchanges: [expect.any(Number)], text: TEXT });
+      expect(evidence.faults).toMatchObject([{ fault: cell.fault, applied: 0 }]);
+      expect(evidence.notes.join("\n")).toMatch(/never applied/);
+      return;
+    }
+    // A client is connected before its server is asked.
+    cell.check(column === "latency" ? { ...seen, connect: 2 * LATENCY_MS } : seen);
+    agree(evidence, cell.fault);
   });
 });

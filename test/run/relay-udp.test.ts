@@ -3,18 +3,17 @@
  * look-ups by DNS, and what evidence says of both.
  */
 import { createSocket, type Socket } from "node:dgram";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { evidenceSchema } from "../../src/report/schema.js";
 import { evidenceOf, freshProject, MISHAP, scratchFolder, start } from "./cli-harness.js";
+import { askingIt, serveNames } from "./support/dns.js";
 import { build, cannotBuild, needsKernel, type Program } from "./support/kernel.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/datagrams.py", import.meta.url));
 const RELAY = ["--kernel", "--executor", "relay"];
-/** An address of this host's that nobody else answers DNS at. */
-const RESOLVER = "127.77.53.53";
 const folder = scratchFolder();
 
 const servers: Socket[] = [];
@@ -27,17 +26,6 @@ async function serve(address: string, answer: (message: Buffer) => Buffer, port 
   server.on("message", (message, from) => server.send(answer(message), from.port, from.address));
   await new Promise<void>((resolve) => server.bind(port, address, resolve));
   return server.address().port;
-}
-
-/** Answers every question for an IPv4 address with 127.0.0.1, every other one with nothing. */
-function answerOf(question: Buffer): Buffer {
-  let end = 12;
-  for (let length = question[end]; length; length = question[end]) end += length + 1;
-  const asked = question.readUInt16BE(end + 1);
-  const found = asked === 1 ? 1 : 0;
-  const header = Buffer.from([0x81, 0x80, 0, 1, 0, found, 0, 0, 0, 0]);
-  const record = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
-  return Buffer.concat([question.subarray(0, 2), header, question.subarray(12, end + 5), ...(found ? [record] : [])]);
 }
 
 beforeAll(async () => {
@@ -190,12 +178,7 @@ describe("programs that a preload cannot enter", () => {
 });
 
 describe("look-ups", () => {
-  /** What runs a program with our server as the one that its names are asked of. */
-  const asking = (): string[] => {
-    const file = join(folder, "resolv.conf");
-    writeFileSync(file, `nameserver ${RESOLVER}\noptions timeout:1 attempts:1\n`);
-    return ["unshare", "--mount", "sh", "-c", `mount --bind ${file} /etc/resolv.conf && exec "$@"`, "sh"];
-  };
+  const asking = (): string[] => askingIt(folder);
   const python = (...names: string[]): string[] => {
     const program = `
 import json, socket, sys, time
@@ -208,7 +191,7 @@ for name in sys.argv[1:]:
     return ["python3", "-c", program, ...names];
   };
   beforeAll(async () => {
-    if (process.getuid?.() === 0) await serve(RESOLVER, answerOf, 53);
+    if (process.getuid?.() === 0) servers.push(await serveNames());
   });
 
   describe.each(["glibc's", "Go's"])("by %s resolver", (whose) => {

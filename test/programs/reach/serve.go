@@ -1,4 +1,4 @@
-// An echo server in Go: listens on a free port of 127.0.0.1, says which on stdout, and ends with its standard input.
+// An echo server in Go: listens on a free port of 127.0.0.1, says which on stdout, and ends behind its first connection.
 package main
 
 import (
@@ -15,18 +15,10 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	for {
-		connection, err := listener.Accept()
-		if err != nil {
-			os.Exit(1)
-		}
-		go func() {
-			io.Copy(connection, connection)
-			connection.Close()
-		}()
+	connection, err := listener.Accept()
+	if err != nil {
+		os.Exit(1)
 	}
+	io.Copy(connection, connection)
+	connection.Close()
 }

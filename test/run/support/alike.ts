@@ -2,7 +2,7 @@
 // what both decided side by side.
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterAll, expect } from "vitest";
+import { expect } from "vitest";
 import { diffOf, openRecording, statsOf } from "../../../src/recording/index.js";
 import type { Evidence } from "../../../src/report/schema.js";
 import { evidenceOf, start } from "../cli-harness.js";
@@ -14,10 +14,6 @@ let serial = 0;
 /** Starts the server of alike.py, outside mishap; its ports, as the program takes them. */
 export async function alikeServer(): Promise<string> {
   const server = start("python3", [PROGRAM, "serve", "1"]);
-  afterAll(() => {
-    server.child.kill("SIGKILL");
-    return server.finished;
-  });
   let said = "";
   server.child.stdout?.on("data", (data) => {
     said += data;

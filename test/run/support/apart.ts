@@ -1,7 +1,6 @@
 // Network namespaces of a test's own.
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { afterAll } from "vitest";
+import { spawnSync } from "node:child_process";
+import { start } from "../cli-harness.js";
 
 /** Why there can be none here; undefined where there can. */
 export const notApart: string | undefined = (() => {
@@ -13,12 +12,7 @@ export const notApart: string | undefined = (() => {
 
 /** A network namespace with nothing but its loopback, kept until the tests end: how a command is run in it. */
 export async function networkApart(): Promise<readonly [string, ...string[]]> {
-  const keeper = spawn("unshare", ["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  afterAll(() => {
-    keeper.kill("SIGKILL");
-  });
-  await once(keeper.stdout, "data");
+  const keeper = start("unshare", ["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"]);
+  await keeper.says("up");
   return ["nsenter", `--net=/proc/${keeper.pid}/ns/net`, "--"];
 }

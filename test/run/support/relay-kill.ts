@@ -1,7 +1,7 @@
 // What becomes of conversations when what carries them goes away at some moment, or stands still: no wrong byte, no end that
 // looks like the peer's, nobody who waits for long; and afterwards nothing is left.
 import { readdirSync, readFileSync } from "node:fs";
-import { afterAll, expect } from "vitest";
+import { expect } from "vitest";
 import { z } from "zod";
 import { freshProject, type Running, start, startMishap, until } from "../cli-harness.js";
 import { users } from "./jail.js";
@@ -44,9 +44,6 @@ export class BlocksPeer {
     this.#server = start(program, ["serve"]);
     this.#server.child.stdout?.on("data", (data) => {
       this.#said += data;
-    });
-    afterAll(() => {
-      this.#server.child.kill("SIGKILL");
     });
   }
 

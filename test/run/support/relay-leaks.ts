@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
-import { afterAll, expect } from "vitest";
+import { expect, onTestFinished } from "vitest";
 import { evidenceOf, freshProject, start, until } from "../cli-harness.js";
 import { processesNamed } from "./kernel.js";
 
@@ -22,9 +22,6 @@ print(s.getsockname()[1], flush=True); sys.stdin.read()
 /** A port that answers no SYN: its queue is full. */
 async function silentPort(): Promise<string> {
   const server = start("sh", ["-c", 'sleep 3600 | python3 -c "$0"', SILENT]);
-  afterAll(() => {
-    process.kill(-server.pid, "SIGKILL");
-  });
   return new Promise((resolve) => server.child.stdout?.once("data", (data) => resolve(`${data}`.trim())));
 }
 
@@ -32,7 +29,7 @@ async function echoPort(): Promise<string> {
   const server = createServer((socket) => {
     socket.on("error", () => {}).pipe(socket);
   });
-  afterAll(() => {
+  onTestFinished(() => {
     server.close();
   });
   await new Promise<void>((resolve) => server.listen({ port: 0, host: "127.0.0.1", backlog: 500 }, resolve));
