@@ -56,7 +56,11 @@ static __always_inline RelayPool *the_pool(void) {
 }
 
 // 1 + the number of the peer, in its family, that a port on the loopback belongs to; 0 none.
-static __always_inline u32 peer_of_port(const RelayPool *pool, u32 family, u32 port) { return pool->peer_of_port[(family << 16 | port) & 0x1ffff]; }
+static __always_inline u32 peer_of_port(const RelayPool *pool, u32 family, u32 port) {
+  u32 at = family << 16 | port;
+  barrier_var(at);  // or the compiler, which knows how wide a port is, takes away the bound that the verifier wants to see
+  return pool->peer_of_port[at & 0x1ffff];
+}
 
 // The address that the kernel chooses towards another; false: there is no way.
 static __noinline int find_source(const struct endpoint *to, u32 source[4]) {

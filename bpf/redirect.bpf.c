@@ -162,6 +162,16 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   KernelSocket *socket = tag ? row_of(tag) : NULL;
   struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
   if (!socket || !tcp) return 1;
+  u32 source[4] = {0, 0, MAPPED, context->local_ip4};
+  if (context->family == AF_INET6 && !(row->peer[10] == 0xff && row->peer[11] == 0xff && !row->peer[0])) {
+    source[0] = context->local_ip6[0];
+    source[1] = context->local_ip6[1];
+    source[2] = context->local_ip6[2];
+    source[3] = context->local_ip6[3];
+  }
+  row->isn = tcp->write_seq;
+  row->source_port = context->local_port;
+  __builtin_memcpy(row->source, source, sizeof(row->source));
   RelayConnect *connect = bpf_ringbuf_reserve(&mishap_connects, sizeof(*connect), 0);
   if (!connect) {
     lose(LOST_EVENTS, 1);  // nobody completes it: the kernel gives up in time, as with a network that is gone
@@ -173,20 +183,13 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   connect->pid = row->pid;
   connect->tid = row->tid;
   connect->row = tag->row;
-  connect->isn = tcp->write_seq;
+  connect->isn = row->isn;
   connect->family = context->family;
   connect->bound = row->bound;
   connect->protocol = PROTOCOL_TCP;
-  u32 source[4] = {0, 0, MAPPED, context->local_ip4};
-  if (context->family == AF_INET6 && !(row->peer[10] == 0xff && row->peer[11] == 0xff && !row->peer[0])) {
-    source[0] = context->local_ip6[0];
-    source[1] = context->local_ip6[1];
-    source[2] = context->local_ip6[2];
-    source[3] = context->local_ip6[3];
-  }
   __builtin_memcpy(connect->source, source, sizeof(connect->source));
   __builtin_memcpy(connect->peer, row->peer, sizeof(connect->peer));
-  connect->source_port = context->local_port;
+  connect->source_port = row->source_port;
   connect->peer_port = row->peer_port;
   __builtin_memcpy(connect->program, socket->program, sizeof(connect->program));
   bpf_ringbuf_submit(connect, 0);

@@ -51,7 +51,11 @@
   FIELD(u32, user_timeout_ms, "the program's own TCP_USER_TIMEOUT")                          \
   FIELD(u8, syn_retries, "and its TCP_SYNCNT")                                               \
   FIELD(u8, timed, "the kernel ends this connect when patience_ms says so")                  \
-  ARRAY(u8, reserved, 6, "zero")
+  ARRAY(u8, reserved, 4, "zero")                                                             \
+  FIELD(u16, source_port, "the program's end, in host byte order")                           \
+  ARRAY(u8, source, 16, "its address; IPv6 or mapped IPv4")                                  \
+  FIELD(u32, isn, "sequence number of its SYN")                                              \
+  FIELD(u32, spare, "zero")
 
 #define MISHAP_RELAY_CONNECT_FIELDS(FIELD, ARRAY)                                            \
   FIELD(u64, cookie, "of the program's socket")                                              \
@@ -116,7 +120,7 @@
 namespace mishap {
 
 MISHAP_STRUCT(RelayControl, 64, "The relay as the kernel's redirection sees it.", MISHAP_RELAY_CONTROL_FIELDS)
-MISHAP_STRUCT(RelayRow, 80, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
+MISHAP_STRUCT(RelayRow, 104, "A socket whose connection the relay carries.", MISHAP_RELAY_ROW_FIELDS)
 MISHAP_STRUCT(RelayConnect, 112, "A connect that was handed to the relay.", MISHAP_RELAY_CONNECT_FIELDS)
 MISHAP_STRUCT(RelaySource, 72, "A port that the relay connects from.", MISHAP_RELAY_SOURCE_FIELDS)
 MISHAP_STRUCT(RelayPeer, 24, "A destination of datagrams.", MISHAP_RELAY_PEER_FIELDS)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -18,6 +19,8 @@
 #include <unistd.h>
 
 #include <vector>
+
+#include "segment/atomic.h"
 
 namespace mishap::loader {
 namespace {
@@ -77,6 +80,11 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
   void* control = mmap(nullptr, sizeof(RelayControl), PROT_READ | PROT_WRITE, MAP_SHARED, kernel.control_fd(), 0);
   if (control == MAP_FAILED) return errno;
   control_ = static_cast<RelayControl*>(control);
+  void* relayed = mmap(nullptr, sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS, PROT_READ, MAP_SHARED, kernel.relayed_fd(), 0);
+  if (relayed == MAP_FAILED) return errno;
+  relayed_ = static_cast<const RelayRow*>(relayed);
+  sockets_ = kernel.rows();
+  raw_.open();
   const int program = open_program();
   if (program < 0) return errno;
   if (pipe2(in, O_CLOEXEC) != 0) return errno;
@@ -107,7 +115,10 @@ int RelayProcess::make(const Kernel& kernel, const std::string& segment, i32 uid
   close(out[1]);
   to_ = in[1];
   from_ = out[0];
-  if (pid_ > 0) state_ = State::There;
+  if (pid_ > 0) {
+    handle_ = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
+    state_ = State::There;
+  }
   return pid_ < 0 ? errno : 0;
 }
 
@@ -153,19 +164,41 @@ void RelayProcess::ended(bool in_time) {
   if (!lost_) return;
   __atomic_store_n(&control_->beat_ns, u64{0}, __ATOMIC_RELEASE);
   kill(pid_, SIGKILL);
+  gone_within(kEndsWithinMs);  // and with it its listeners: from then on the kernel itself refuses
+  refuse_connects();
+}
+
+// Their SYNs were dropped in silence, and are sent again only after a second.
+void RelayProcess::refuse_connects() const {
+  for (u32 i = 0; i < MISHAP_KERNEL_SOCKETS; i++) {
+    const KernelSocket& socket = sockets_[i];
+    const RelayRow& row = relayed_[i];
+    if (!(load(&socket.flags) & MISHAP_SOCKET_RELAYED) || load(&socket.tcp_state) != TCP_SYN_SENT || load(&row.cookie) != load(&socket.owner.cookie)) continue;
+    RelayConnect connect = {};
+    connect.family = static_cast<u8>(load(&socket.family));
+    connect.isn = load(&row.isn);
+    connect.source_port = load(&row.source_port);
+    memcpy(connect.source, row.source, sizeof(connect.source));
+    memcpy(connect.peer, row.peer, sizeof(connect.peer));
+    raw_.refuse(connect, load(&control_->port));
+  }
+}
+
+bool RelayProcess::gone_within(int patience_ms) const {
+  pollfd gone = {handle_, POLLIN, 0};
+  return handle_ < 0 || poll(&gone, 1, patience_ms) > 0;
 }
 
 RelayProcess::~RelayProcess() {
   if (to_ >= 0) close(to_);
   if (pid_ > 0) {
-    const int handle = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
-    pollfd gone = {handle, POLLIN, 0};
-    if (handle >= 0 && poll(&gone, 1, kEndsWithinMs) == 0) kill(pid_, SIGKILL);
-    if (handle >= 0) close(handle);
+    if (!gone_within(kEndsWithinMs)) kill(pid_, SIGKILL);
+    if (handle_ >= 0) close(handle_);
     waitpid(pid_, nullptr, WNOHANG);
   }
   if (from_ >= 0) close(from_);
   if (control_) munmap(control_, sizeof(RelayControl));
+  if (relayed_) munmap(const_cast<RelayRow*>(relayed_), sizeof(RelayRow) * MISHAP_KERNEL_SOCKETS);
 }
 
 }  // namespace mishap::loader

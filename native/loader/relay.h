@@ -7,6 +7,7 @@
 
 #include "contract/relay.h"
 #include "kernel.h"
+#include "relay/raw.h"
 #include "subject.h"
 
 namespace mishap::loader {
@@ -31,19 +32,25 @@ class RelayProcess {
   // Whether it was not heard of for so long that nobody is handed to it any more. To be asked again and again: where all
   // stood still, the machine say, it gets time to beat once more.
   bool hangs();
-  // It ended or hangs. Before its time: connections go direct from now on, not only once its beat is old, and those that it
-  // has end in a reset.
+  // It ended or hangs. Before its time: connections go direct from now on, not only once its beat is old, those that it has
+  // end in a reset, and the connects that wait for it are refused.
   void ended(bool in_time);
   bool lost() const { return lost_; }
 
  private:
+  void refuse_connects() const;
+  bool gone_within(int patience_ms) const;
+
   enum class State { None, There, Finishing, Gone };
   State state_ = State::None;
   bool lost_ = false;
   std::string missing_ = "there is none";
   u64 suspected_ns_ = 0;  // since when it is; 0: it is not
   RelayControl* control_ = nullptr;
-  i32 pid_ = -1;
+  const RelayRow* relayed_ = nullptr;  // MISHAP_KERNEL_SOCKETS of them
+  const KernelSocket* sockets_ = nullptr;
+  relay::RawSockets raw_;
+  i32 pid_ = -1, handle_ = -1;
   int to_ = -1, from_ = -1;
 };
 

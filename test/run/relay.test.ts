@@ -307,6 +307,29 @@ describe("a relay that", () => {
     expect(evidence.coverage?.map(({ state }) => state).sort()).toEqual(["escaped", "relayed"]);
   });
 
+  it("is killed while connects wait for it has them refused at once, not at their next SYN", async () => {
+    const program = `
+import errno, json, os, signal, socket, subprocess, threading, time
+relay = int(subprocess.check_output(["pgrep", "-f", "^mishap-relay " + os.environ["MISHAP_SEGMENT"]]))
+def attempt(host):
+    end = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    failed = end.connect_ex((host, ${port}))
+    ends.append((errno.errorcode.get(failed, failed), time.monotonic() - killed < 0.8))
+ends = []
+hosts = ["127.0.0.1", "::1", "::ffff:127.0.0.1"]
+threads = [threading.Thread(target=attempt, args=[host]) for host in hosts]
+for thread in threads: thread.start()
+time.sleep(0.1)
+killed = time.monotonic()
+os.kill(relay, signal.SIGKILL)
+for thread in threads: thread.join()
+print(json.dumps(ends))
+`;
+    const lost = ["--packet-loss", "100%", "--loss-mode", "drop"];
+    const { stdout } = await evidenceOf(folder, [...RELAY, ...lost], ["python3", "-c", program]);
+    expect(JSON.parse(stdout)).toEqual(Array.from({ length: 3 }, () => ["ECONNREFUSED", true]));
+  });
+
   it("hangs is ended: its connections are reset within a moment, and later ones go direct", async () => {
     const { told } = await client([], { connections: 4, exchanges: 2, more: [String(SIGSTOP)] });
     expect(told[0]?.exchanges.map(([, text]) => text)).toEqual(["0123456789", "ECONNRESET"]);
