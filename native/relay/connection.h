@@ -140,8 +140,10 @@ class Connection {
   bool queued() const { return !up_.line.empty() || !down_.line.empty() || up_.piped || down_.piped; }
   // Whether a connect fails just now: the program, which knows already, may have ended on it.
   bool fails_by(u64 at_ns) const { return phase_ == Phase::Leaving && error_ && due_ns_ <= at_ns; }
-  // Whether what the program sent before its end is still to be read.
-  bool drains() const { return program_.closing && !up_.finished && phase_ == Phase::Carrying; }
+  // Whether what the program sent before its end is still to be read. Its end may lie behind more than there is room for.
+  bool drains() const { return phase_ == Phase::Carrying && !up_.finished && (program_.closing || program_left()); }
+  // What has not reached the peer yet, as far as it can be seen from here.
+  u64 unsent() const;
 
   const u64 id;
   u64 cookie() const { return from_.cookie; }
@@ -152,6 +154,7 @@ class Connection {
   // connects.cpp
   void attempt();
   const KernelSocket* program_socket() const;
+  bool program_left() const { return from_.row < MISHAP_KERNEL_SOCKETS && !program_socket(); }
   bool bind_as_program(int family) const;
   void own_onward(int fd) const;
   void answered(int error);

@@ -1,8 +1,10 @@
 // What leaves: bytes when they are due and the socket has room, the end of a stream behind them, and resets.
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,7 +56,8 @@ Connection::Connection(Shared* shared, u64 id, const RelayConnect& from)
       down_(Direction::Downlink, &onward_, &program_, &shared->budget),
       generation_(load(&shared->segment.header->generation) - 1) {}
 
-Connection::~Connection() { close_all(false); }
+// All that a program left behind may be with the kernel by now, which sees to it without us.
+Connection::~Connection() { close_all(up_.passed && program_left()); }
 
 // Edge-triggered: what is told once is kept in the End.
 bool Connection::watch(const End& end, Side side) const {
@@ -172,6 +175,12 @@ void Connection::leave(Way* way, u64 until_ns) {
       way->line.drop_head();
     }
   }
+}
+
+u64 Connection::unsent() const {
+  int queued = 0;
+  if (onward_.fd >= 0) ioctl(onward_.fd, SIOCOUTQ, &queued);
+  return up_.line.unsent_bytes() + up_.piped + static_cast<u64>(queued);
 }
 
 // How many bytes the socket took, 0 when it has no room; -1: it broke, and the way is cut.

@@ -304,7 +304,14 @@ bool Relay::settled() {
   left |= datagrams_.queued();
   if (!left) return true;
   if (moving && shared_.in_force) return false;
-  return now_ns() - std::max(progress_ns_, finishing_ns_) >= (shared_.in_force ? kBlockedNs : kOverNs);
+  const u64 now = now_ns();
+  if (now - std::max(progress_ns_, finishing_ns_) < (shared_.in_force ? kBlockedNs : kOverNs)) return false;
+  u64 unsent = 0;  // a peer that reads slowly makes room now and then only
+  for (const auto& [id, connection] : connections_) unsent += connection->unsent();
+  if (unsent == unsent_ || !shared_.in_force) return true;
+  unsent_ = unsent;
+  progress_ns_ = now;
+  return false;
 }
 
 }  // namespace mishap::relay

@@ -66,6 +66,7 @@ class Relay {
   bool incoming_ = false;  // connections may wait to be taken in
   u64 armed_ns_ = 0, beat_ns_ = 0;
   u64 finishing_ns_ = 0, progress_ns_ = 0;  // since when it ends, 0 not yet; when something was last carried
+  u64 unsent_ = 0;                          // when nothing had been carried for long
 };
 
 }  // namespace mishap::relay

@@ -293,6 +293,32 @@ socket.create_connection(("127.0.0.1", ${port})).sendall(b"x" * 50_000)
     expect(evidence.faults[0]?.p50_ns).toBeGreaterThanOrEqual(690e6);
     expect(evidence.notes).toEqual([]);
   });
+
+  it("comes whole to a peer that reads slowly", async () => {
+    const size = 12_000_000; // more than all that is between them has room for
+    let came = 0;
+    const slow = createServer((socket) => {
+      socket.on("data", ({ length }) => {
+        came += length;
+        socket.pause();
+        setTimeout(() => socket.resume(), 5);
+      });
+    });
+    await new Promise<void>((resolve) => slow.listen(0, "127.0.0.1", resolve));
+    const end = new Promise((resolve) =>
+      slow.once("connection", (socket) => socket.once("end", () => resolve("end")).once("error", resolve)),
+    );
+    const to = slow.address();
+    if (to === null || typeof to === "string") throw new Error("no port");
+    const program = `
+import socket
+socket.create_connection(("127.0.0.1", ${to.port})).sendall(b"x" * ${size})
+`;
+    await evidenceOf(folder, RELAY, ["python3", "-c", program]);
+    expect(await end).toBe("end");
+    expect(came).toBe(size);
+    slow.close();
+  });
 });
 
 describe("a relay that", () => {
