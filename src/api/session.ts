@@ -91,7 +91,7 @@ export class Session {
     const source = "read" in policy ? policy : undefined;
     const policies = policiesOf(policy);
     this.seed = policies.own.fields.seed ?? options.seed ?? drawSeed();
-    if (script !== undefined || delaysArrivals(policies)) this.notes.push(...windowNotes());
+    if (intercepted && (script !== undefined || delaysArrivals(policies))) this.notes.push(...windowNotes());
     try {
       this.segment = Segment.create({
         project: project ?? defaultProject(),
@@ -216,7 +216,7 @@ function delaysArrivals({ own, others }: RunPolicies): boolean {
   return [own, ...others.values()].some(({ fields }) => (fields.downlink?.latency ?? fields.latency ?? 0) > 0);
 }
 
-/** What is withheld from the program lies in its receive buffers, which the kernel bounds. */
+/** What the interceptor withholds from a program lies in its receive buffers, which the kernel bounds. */
 function windowNotes(): string[] {
   const wanted = 4 << 20;
   const limit = "/proc/sys/net/core/rmem_max"; // not there in every network namespace
