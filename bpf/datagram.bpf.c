@@ -96,24 +96,6 @@ static __always_inline u32 peer_for(RelayPool *pool, const struct endpoint *to, 
   return NO_PEER;
 }
 
-// Tells the relay of a socket and whom it talks to. What it misses, it makes up from the socket's row.
-static __always_inline void tell_relay(struct bpf_sock_addr *context, RelayRow *row, const KernelSocket *socket, const struct tag *tag) {
-  RelayConnect *connect = bpf_ringbuf_reserve(&mishap_connects, sizeof(*connect), 0);
-  if (!connect) return;
-  __builtin_memset(connect, 0, sizeof(*connect));
-  connect->cookie = row->cookie;
-  connect->process = row->process;
-  connect->pid = row->pid;
-  connect->tid = row->tid;
-  connect->row = tag->row;
-  connect->family = context->family;
-  connect->protocol = PROTOCOL_UDP;
-  __builtin_memcpy(connect->peer, row->peer, sizeof(connect->peer));
-  connect->peer_port = row->peer_port;
-  __builtin_memcpy(connect->program, socket->program, sizeof(connect->program));
-  bpf_ringbuf_submit(connect, 0);
-}
-
 // The address that a socket is bound to. All is read: the verifier takes no pointer to a field that is chosen first.
 static __always_inline void take_bound(struct bpf_sock *sk, u32 bound[4]) {
   const u32 four = *(volatile u32 *)&sk->src_ip4;
@@ -169,7 +151,8 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const struct
     row->cookie = tag->cookie;
     __builtin_memcpy(socket->peer, to->address, sizeof(socket->peer));
     socket->peer_port = to->port;
-    tell_relay(context, row, socket, tag);
+    RelayConnect *connect = begin_connect(tag, row, socket);
+    if (connect) bpf_ringbuf_submit(connect, 0);  // else the relay makes it up from the socket's row
   }
   return pool->peers[(family * MISHAP_RELAY_PEERS + peer) & (2 * MISHAP_RELAY_PEERS - 1)].pool_port;
 }

@@ -172,26 +172,15 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
   row->isn = tcp->write_seq;
   row->source_port = context->local_port;
   __builtin_memcpy(row->source, source, sizeof(row->source));
-  RelayConnect *connect = bpf_ringbuf_reserve(&mishap_connects, sizeof(*connect), 0);
+  RelayConnect *connect = begin_connect(tag, row, socket);
   if (!connect) {
     lose(LOST_EVENTS, 1);  // nobody completes it: the kernel gives up in time, as with a network that is gone
     return 1;
   }
-  __builtin_memset(connect, 0, sizeof(*connect));
-  connect->cookie = row->cookie;
-  connect->process = row->process;
-  connect->pid = row->pid;
-  connect->tid = row->tid;
-  connect->row = tag->row;
   connect->isn = row->isn;
-  connect->family = context->family;
   connect->bound = row->bound;
-  connect->protocol = PROTOCOL_TCP;
-  __builtin_memcpy(connect->source, source, sizeof(connect->source));
-  __builtin_memcpy(connect->peer, row->peer, sizeof(connect->peer));
   connect->source_port = row->source_port;
-  connect->peer_port = row->peer_port;
-  __builtin_memcpy(connect->program, socket->program, sizeof(connect->program));
+  __builtin_memcpy(connect->source, source, sizeof(connect->source));
   bpf_ringbuf_submit(connect, 0);
   return 1;
 }

@@ -80,6 +80,24 @@ static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
   return row && row->cookie == tag->cookie ? row : NULL;
 }
 
+// Room for what the relay is told of a conversation that begins, filled as far as the rows know it; NULL: there is none.
+static __always_inline RelayConnect *begin_connect(const struct tag *tag, const RelayRow *row, const KernelSocket *socket) {
+  RelayConnect *connect = bpf_ringbuf_reserve(&mishap_connects, sizeof(*connect), 0);
+  if (!connect) return NULL;
+  __builtin_memset(connect, 0, sizeof(*connect));
+  connect->cookie = row->cookie;
+  connect->process = row->process;
+  connect->pid = row->pid;
+  connect->tid = row->tid;
+  connect->row = tag->row;
+  connect->family = socket->family;
+  connect->protocol = socket->protocol;
+  connect->peer_port = row->peer_port;
+  __builtin_memcpy(connect->peer, row->peer, sizeof(connect->peer));
+  __builtin_memcpy(connect->program, socket->program, sizeof(connect->program));
+  return connect;
+}
+
 #define LOOPBACK __builtin_bswap32(0x7f000001)
 #define MAPPED __builtin_bswap32(0x0000ffff)
 

@@ -57,13 +57,6 @@ u64 Connection::foretell_ns(const Way& way, u64 at_ns) const {
   return engine::foretell_ns(shared_->segment, flow_, way.direction, 0, 1, at_ns, &rate_clock_ns);
 }
 
-// Bytes that became more or fewer. Of a flow that is relayed the program's kernel sees all that was called, and no more
-// (contract/flow.h), so this is its policy's account alone.
-void Connection::count_lost(const Way& way, Account reason, u64 bytes) const {
-  Stats* stats = shared_->counted && bytes ? stats_of(shared_->segment, policy_) : nullptr;
-  if (stats) add(&stats->accounts[static_cast<u32>(reason) * kDirections + static_cast<u32>(way.direction)], bytes);
-}
-
 // Where there is no room at the other end, nor on the line, the source waits as it would for a peer that does not read.
 bool Connection::may_read(const Way& way) const {
   if (!way.from->readable || way.finished) return false;
@@ -162,7 +155,7 @@ bool Connection::decide(Way* way, engine::Call* call, engine::Step* step, const 
   const engine::Decision& d = step->decision;
   if (d.outcome == Verdict::Continue || (d.outcome == Verdict::Drop && way->direction == Direction::Downlink)) engine::book_rate(call, step);
   if (d.outcome == Verdict::Continue) {
-    if (!d.hold || !hold_back(way, bytes, step->bytes, d)) {
+    if (!d.hold || !way->held.hold(bytes, step->bytes, {}, d, now_ns())) {
       put(way, bytes, step->bytes, call->now_ns, d);
       if (d.copies) {
         engine::applied(*call, Fault::PacketDuplicate, d.copies);
@@ -205,42 +198,15 @@ void Connection::fall_silent(Direction direction, const engine::Decision& d) {
   due_ns_ = since_ns_ + d.timeout_ns;
 }
 
-// ---- units that others overtake ---------------------------------------------------------------------------------------
-
-// False: as many are held as may be.
-bool Connection::hold_back(Way* way, const u8* bytes, u64 size, const engine::Decision& d) {
-  u32 waiting = 0;
-  for (const Held& held : way->held) waiting += held.window != 0;
-  if (waiting >= d.hold_window) return false;
-  const u64 now = now_ns();
-  const u64 delay_ns = d.delay_ns() > 0 ? static_cast<u64>(d.delay_ns()) : 0;
-  way->held.push_back({{bytes, bytes + size}, now, d.hold_ns ? now + d.hold_ns : 0, delay_ns, d.hold_window, 0, d.copies});
-  return true;
-}
-
-// `passed` units went by: held ones whose window is used up, or whose time has come, follow.
+// `passed` units went by: held ones whose turn it is follow.
 void Connection::overtake(Way* way, u32 passed, bool all) {
   if (way->held.empty()) return;
-  for (Held& held : way->held) {
-    held.overtaken += passed;
-    held.window = held.window > passed ? held.window - passed : 0;
-  }
   const u64 now = now_ns();
-  for (size_t i = 0; i < way->held.size() && phase_ != Phase::Over;) {
-    if (!all && way->held[i].window && !(way->held[i].due_ns && way->held[i].due_ns <= now)) {
-      i++;
-      continue;
-    }
-    const Held held = std::move(way->held[i]);
-    way->held.erase(way->held.begin() + static_cast<long>(i));
-    engine::Decision d;  // its way is as long as that of the units that overtook it
-    d.part_ns[static_cast<u32>(engine::Part::Latency)] = static_cast<i64>(held.delay_ns);
-    d.copies = held.copies;
-    put(way, held.bytes.data(), held.bytes.size(), now, d);
-    if (held.copies) count_applied(shared_->segment, policy_, Fault::PacketDuplicate, way->direction, held.copies);
-    count_lost(*way, Account::Duplicated, held.copies * held.bytes.size());
-    // Where nothing overtook it, it was late, not reordered.
-    if (held.overtaken) record_time(shared_->segment, policy_, Fault::PacketReorder, way->direction, now - held.since_ns, 0);
+  way->held.pass(passed);
+  while (const std::optional<Held> unit = way->held.take(now, all)) {
+    put(way, unit->bytes.data(), unit->bytes.size(), now, unit->decision());
+    unit->file(shared_->segment, policy_, way->direction, now);
+    count_lost(*way, Account::Duplicated, unit->copies * unit->bytes.size());
   }
 }
 

@@ -12,11 +12,10 @@
 // makes to the program's listener. From then on both are alike.
 //
 // This file is one connection: what the program's connect comes to (connects.cpp), or how a client's meets the program
-// (entering.cpp), what is decided about the bytes of both ways (carry.cpp), and how they leave (leaving.cpp). It never waits: whoever drives it says when a socket is ready and when
-// something is due.
+// (entering.cpp), what is decided about the bytes of both ways (carry.cpp), and how they leave (leaving.cpp). It never waits:
+// whoever drives it says when a socket is ready and when something is due.
 #pragma once
 
-#include <deque>
 #include <string>
 #include <vector>
 
@@ -24,6 +23,7 @@
 #include "contract/relay.h"
 #include "engine/engine.h"
 #include "flows.h"
+#include "held.h"
 #include "inbound.h"
 #include "link/line.h"
 #include "names.h"
@@ -55,6 +55,10 @@ struct Shared {
   int epoll = -1;
   bool in_force = true;    // as the loop last saw it
   bool counted = false;    // the kernel watches: bytes are accounted for
+
+  // Files bytes that became more or fewer. Of a flow that is relayed the program's kernel sees all that was called, and no more
+  // (contract/flow.h), so this is its policy's account alone.
+  void account(i32 policy, Direction direction, Account reason, u64 bytes) const;
 };
 
 enum class Phase : u8 {
@@ -78,13 +82,6 @@ struct End {
   u64 readable_ns = 0;   // when it became so; 0: it was read since
 };
 
-// A unit held back so that others overtake it.
-struct Held {
-  std::vector<u8> bytes;
-  u64 since_ns, due_ns, delay_ns;  // due_ns 0: no time bound
-  u32 window, overtaken, copies;
-};
-
 // One direction.
 struct Way {
   Way(Direction direction, End* from, End* to, link::Budget* budget)
@@ -93,7 +90,7 @@ struct Way {
   const OpKind kind;
   End *const from, *const to;
   link::DelayLine line;  // what is due and does not fit into the socket stays on it too
-  std::deque<Held> held;
+  HeldUnits held;
   int pipe[2] = {-1, -1};  // for bytes that nothing can touch; made when there are many
   u64 piped = 0;
   u64 room_ns = 0;        // when `to` last had room again
@@ -156,7 +153,6 @@ class Connection {
   const KernelSocket* program_socket() const;
   bool program_left() const { return from_.row < MISHAP_KERNEL_SOCKETS && !program_socket(); }
   bool bind_as_program(int family) const;
-  void own_onward(int fd) const;
   void answered(int error);
   void come_too_late();
   void complete();
@@ -178,13 +174,12 @@ class Connection {
   ssize_t splice_in(Way* way);
   void carry(Way* way, u8* bytes, u64 size, u64 at_ns);
   bool decide(Way* way, engine::Call* call, engine::Step* step, const u8* bytes);
-  bool hold_back(Way* way, const u8* bytes, u64 size, const engine::Decision& d);
   void overtake(Way* way, u32 passed, bool all);
   void fall_silent(Direction direction, const engine::Decision& d);
   void keep_policy();
   void learn_sni(const u8* bytes, u64 size);
   u64 foretell_ns(const Way& way, u64 at_ns) const;
-  void count_lost(const Way& way, Account reason, u64 bytes) const;
+  void count_lost(const Way& way, Account reason, u64 bytes) const { shared_->account(policy_, way.direction, reason, bytes); }
 
   // leaving.cpp
   void put(Way* way, const u8* bytes, u64 size, u64 at_ns, const engine::Decision& d);

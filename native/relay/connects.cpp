@@ -154,11 +154,11 @@ void Connection::attempt() {
   Journey journey = {{}, to, {}, MISHAP_SOURCE_OUTGOING};
   const bool within = shared_->sources.is_listened(from_.peer_port) && source_towards(to, length, &journey.source) && is_own(from_.peer, journey.source);
   if (within && from_.bound) address_of(from_.source, 0, 0, &journey.source);
-  if (within) onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_onward(fd); });  // to the run itself
+  if (within) onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_socket(shared_->segment, from_, Role::Connector, fd, attempt_ns_); });  // to the run itself
   const bool begun = onward_.fd >= 0;
   if (!begun) onward_.fd = make_socket(to.ss_family, false);
   if (onward_.fd < 0) return answered(errno);
-  if (!begun) own_onward(onward_.fd);
+  if (!begun) own_socket(shared_->segment, from_, Role::Connector, onward_.fd, attempt_ns_);
   const bool under_way = begun || ((!from_.bound || bind_as_program(to.ss_family)) &&
                                    (connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS));
   if (!under_way || !watch(onward_, Onward)) answered(errno);
@@ -185,21 +185,6 @@ bool Connection::bind_as_program(int family) const {
   if (source.ss_family != family) return true;  // it cannot be: the kernel takes but one family for both ends
   setsockopt(onward_.fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof(on));
   return bind(onward_.fd, reinterpret_cast<const sockaddr*>(&source), length) == 0;
-}
-
-// Where the peer is in the run too, its interceptor sees by this that the faults are carried at this end.
-void Connection::own_onward(int fd) const {
-  Owner owner = {};
-  socklen_t length = sizeof(owner.cookie);
-  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
-  owner.process = from_.process;
-  owner.pid = from_.pid;
-  owner.tid = from_.tid;
-  owner.fd = owner.bound_policy = -1;
-  owner.source = static_cast<u32>(OwnerSource::Kernel);
-  owner.role = static_cast<u32>(Role::Connector);
-  owner.created_ns = attempt_ns_;
-  publish_owner(shared_->segment, owner);
 }
 
 // The program's patience ends before an answer is there.

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <string>
 
@@ -132,6 +133,20 @@ Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const R
   publish_owner(segment, owner);
   engine::announce(segment, id);
   return flow;
+}
+
+void own_socket(const Segment& segment, const RelayConnect& from, Role role, int fd, u64 now_ns) {
+  Owner owner = {};
+  socklen_t length = sizeof(owner.cookie);
+  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
+  owner.process = from.process;
+  owner.pid = from.pid;
+  owner.tid = from.tid;
+  owner.fd = owner.bound_policy = -1;
+  owner.source = static_cast<u32>(OwnerSource::Kernel);
+  owner.role = static_cast<u32>(role);
+  owner.created_ns = now_ns;
+  publish_owner(segment, owner);
 }
 
 }  // namespace mishap::relay

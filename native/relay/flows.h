@@ -48,4 +48,8 @@ engine::Resolution resolve_flow(const Segment& segment, Flow* flow, const engine
 // no room for it. `port`: that its identity has, the peer's, or of what is accepted the listener's.
 Flow* open_flow_for(const Segment& segment, const KernelSocket* sockets, const RelayConnect& connect, Role role, u16 port, const char* host, Naming* thread, u64 now_ns);
 
+// Publishes whose a socket of the relay's own is: where its peer is in the run too, that one's interceptor sees by it that the
+// faults are carried at this end.
+void own_socket(const Segment& segment, const RelayConnect& from, Role role, int fd, u64 now_ns);
+
 }  // namespace mishap::relay

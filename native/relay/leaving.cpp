@@ -48,6 +48,11 @@ void file_delay(const Segment& segment, Direction direction, const Parcel& parce
   engine::delivered(call, decision, left_ns > parcel.sent_ns ? left_ns - parcel.sent_ns : 0);
 }
 
+void Shared::account(i32 policy, Direction direction, Account reason, u64 bytes) const {
+  Stats* stats = counted && bytes ? stats_of(segment, policy) : nullptr;
+  if (stats) add(&stats->accounts[static_cast<u32>(reason) * kDirections + static_cast<u32>(direction)], bytes);
+}
+
 Connection::Connection(Shared* shared, u64 id, const RelayConnect& from)
     : id(id),
       shared_(shared),
@@ -124,8 +129,7 @@ u64 Connection::next_ns() const {
     const link::Unit* head = way->line.head();
     if (way->piped && way->to->writable) next = 0;
     if (head && (way->to->writable || head->parcel.kind != ParcelKind::Data)) next = std::min(next, head->parcel.due_ns);
-    for (const Held& held : way->held)
-      if (held.due_ns) next = std::min(next, held.due_ns);
+    next = std::min(next, way->held.next_ns());
   }
   return next;
 }
@@ -233,9 +237,7 @@ void Connection::broke(End* end, u64 at_ns) {
 }
 
 void Connection::cut(Way* way) const {
-  u64 bytes = way->line.unsent_bytes() + way->piped;
-  for (const Held& held : way->held) bytes += held.bytes.size();
-  count_lost(*way, Account::Cut, bytes);
+  count_lost(*way, Account::Cut, way->line.unsent_bytes() + way->piped + way->held.bytes());
   way->line.clear();
   way->held.clear();
   way->piped = 0;

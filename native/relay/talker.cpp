@@ -77,31 +77,14 @@ int Talker::onward(u32 family) {
     errno = error;
     return -1;
   }
-  own_onward(fd);
+  own_socket(talk_->shared->segment, from_, Role::Datagram, fd, now_ns());
   return onward_[family] = fd;
-}
-
-// Where the peer is in the run too, its interceptor sees by this that the faults are carried at this end.
-void Talker::own_onward(int fd) const {
-  Owner owner = {};
-  socklen_t length = sizeof(owner.cookie);
-  if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &owner.cookie, &length) != 0) return;
-  owner.process = from_.process;
-  owner.pid = from_.pid;
-  owner.tid = from_.tid;
-  owner.fd = owner.bound_policy = -1;
-  owner.source = static_cast<u32>(OwnerSource::Kernel);
-  owner.role = static_cast<u32>(Role::Datagram);
-  owner.created_ns = now_ns();
-  publish_owner(talk_->shared->segment, owner);
 }
 
 void Talker::close() {
   if (closed_ns_) return;
   closed_ns_ = now_ns();
-  u64 bytes = down_.line.unsent_bytes();
-  for (const Waiting& waiting : down_.held) bytes += waiting.bytes.size();
-  count_lost(Direction::Downlink, Account::Cut, bytes);
+  count_lost(Direction::Downlink, Account::Cut, down_.line.unsent_bytes() + down_.held.bytes());
   while (!down_.line.empty()) {  // a silence that the program did not sit out was as long as it sat
     const Parcel& parcel = down_.line.head()->parcel;
     if (parcel.kind == ParcelKind::Shutdown) end_silence(parcel);
@@ -295,8 +278,7 @@ u64 Talker::next_ns() const {
   u64 next = kNever;
   for (const Side* side : {&up_, &down_}) {
     if (!side->line.empty()) next = std::min(next, side->line.next_due_ns());
-    for (const Waiting& waiting : side->held)
-      if (waiting.due_ns) next = std::min(next, waiting.due_ns);
+    next = std::min(next, side->held.next_ns());
   }
   return next;
 }

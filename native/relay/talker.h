@@ -53,32 +53,22 @@ class Talker {
   u64 turn_ns = kNever;  // where it stands on the driver's agenda
 
  private:
-  // Whom a datagram is for, or came from.
-  struct Aim {
-    Endpoint peer;
-    u32 number;  // in the pool
-  };
-  struct Waiting : Held {
-    Aim aim;
-  };
   struct Side {
     Side(Direction direction, link::Budget* budget) : direction(direction), kind(direction == Direction::Uplink ? OpKind::Send : OpKind::Recv), line(false, budget) {}
     const Direction direction;
     const OpKind kind;
     link::DelayLine line;
-    std::vector<Waiting> held;
+    HeldUnits held;
   };
 
   void open_flow(const Endpoint& peer);
   void keep_policy(const Endpoint& peer);
   int onward(u32 family);
-  void own_onward(int fd) const;
   void carry(Side* side, const Aim& aim, u8* bytes, u64 size, u64 at_ns, bool inside);
   void decide(Side* side, const Aim& aim, engine::Call* call, engine::Step* step, const u8* bytes, u64 size);
   void ask(const Aim& aim, u8* bytes, u64 size, u64 at_ns);
   void pass_answer(const Aim& aim, const u8* bytes, u64 size);
   bool is_inside(const Endpoint& peer, u32 family);
-  bool hold_back(Side* side, const Aim& aim, const u8* bytes, u64 size, const engine::Decision& d);
   void overtake(Side* side, u32 passed, bool all);
   void put(Side* side, const Aim& aim, const u8* bytes, u64 size, u64 at_ns, const engine::Decision& d);
   void line_up(Side* side, const link::Parcel& parcel, const u8* bytes, u64 size);
@@ -88,7 +78,7 @@ class Talker {
   void take_errors(u32 family, u64 at_ns);
   void end_silence(const link::Parcel& parcel) const;
   u64 way_back_ns(u64 at_ns);
-  void count_lost(Direction direction, Account reason, u64 bytes) const;
+  void count_lost(Direction direction, Account reason, u64 bytes) const { talk_->shared->account(policy_, direction, reason, bytes); }
 
   Talk* const talk_;
   RelayConnect from_;

@@ -26,11 +26,6 @@ void Talker::keep_policy(const Endpoint& peer) {
   policy_ = resolve_flow(talk_->shared->segment, flow_, {talk_->shared->names.of(peer.address), "", ""}, {from_.process, from_.tid}, &wants_).policy;
 }
 
-void Talker::count_lost(Direction direction, Account reason, u64 bytes) const {
-  Stats* stats = talk_->shared->counted && bytes ? stats_of(talk_->shared->segment, policy_) : nullptr;
-  if (stats) add(&stats->accounts[static_cast<u32>(reason) * kDirections + static_cast<u32>(direction)], bytes);
-}
-
 u64 Talker::way_back_ns(u64 at_ns) {
   u64 rate_clock_ns = 0;
   if (policy_ < 0 || !talk_->shared->in_force) return 0;
@@ -69,7 +64,7 @@ void Talker::decide(Side* side, const Aim& aim, engine::Call* call, engine::Step
   const engine::Decision& d = step->decision;
   if (d.outcome == Verdict::Continue || (d.outcome == Verdict::Drop && side->direction == Direction::Downlink)) engine::book_rate(call, step);
   if (d.outcome == Verdict::Continue) {
-    if (!d.hold || !hold_back(side, aim, bytes, size, d)) {
+    if (!d.hold || !side->held.hold(bytes, size, aim, d, now_ns())) {
       put(side, aim, bytes, size, call->now_ns, d);
       if (d.copies) {
         engine::applied(*call, Fault::PacketDuplicate, d.copies);
@@ -140,41 +135,15 @@ void Talker::end_silence(const Parcel& parcel) const {
   record_time(talk_->shared->segment, parcel.policy, Fault::DnsTimeout, Direction::Uplink, now_ns() - parcel.sent_ns, parcel.due_ns - parcel.sent_ns);
 }
 
-// ---- units that others overtake ---------------------------------------------------------------------------------------
-
-// False: as many are held as may be.
-bool Talker::hold_back(Side* side, const Aim& aim, const u8* bytes, u64 size, const engine::Decision& d) {
-  const auto waiting = std::count_if(side->held.begin(), side->held.end(), [](const Waiting& each) { return each.window != 0; });
-  if (waiting >= static_cast<i64>(d.hold_window)) return false;
-  const u64 now = now_ns(), delay_ns = d.delay_ns() > 0 ? static_cast<u64>(d.delay_ns()) : 0;
-  side->held.push_back({{{bytes, bytes + size}, now, d.hold_ns ? now + d.hold_ns : 0, delay_ns, d.hold_window, 0, d.copies}, aim});
-  return true;
-}
-
-// `passed` units went by: held ones whose window is used up, or whose time has come, follow.
+// `passed` units went by: held ones whose turn it is follow.
 void Talker::overtake(Side* side, u32 passed, bool all) {
   if (side->held.empty()) return;
-  for (Waiting& waiting : side->held) {
-    waiting.overtaken += passed;
-    waiting.window = waiting.window > passed ? waiting.window - passed : 0;
-  }
-  const Segment& segment = talk_->shared->segment;
   const u64 now = now_ns();
-  for (size_t i = 0; i < side->held.size();) {
-    if (!all && side->held[i].window && !(side->held[i].due_ns && side->held[i].due_ns <= now)) {
-      i++;
-      continue;
-    }
-    const Waiting waiting = std::move(side->held[i]);
-    side->held.erase(side->held.begin() + static_cast<long>(i));
-    engine::Decision d;  // its way is as long as that of the units that overtook it
-    d.part_ns[static_cast<u32>(engine::Part::Latency)] = static_cast<i64>(waiting.delay_ns);
-    d.copies = waiting.copies;
-    put(side, waiting.aim, waiting.bytes.data(), waiting.bytes.size(), now, d);
-    if (waiting.copies) count_applied(segment, policy_, Fault::PacketDuplicate, side->direction, waiting.copies);
-    count_lost(side->direction, Account::Duplicated, waiting.copies * waiting.bytes.size());
-    // Where nothing overtook it, it was late, not reordered.
-    if (waiting.overtaken) record_time(segment, policy_, Fault::PacketReorder, side->direction, now - waiting.since_ns, 0);
+  side->held.pass(passed);
+  while (const std::optional<Held> unit = side->held.take(now, all)) {
+    put(side, unit->aim, unit->bytes.data(), unit->bytes.size(), now, unit->decision());
+    unit->file(talk_->shared->segment, policy_, side->direction, now);
+    count_lost(side->direction, Account::Duplicated, unit->copies * unit->bytes.size());
   }
 }
 
