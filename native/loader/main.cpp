@@ -40,6 +40,7 @@
 #include "established.h"
 #include "flows.h"
 #include "kernel.h"
+#include "order.h"
 #include "relay.h"
 #include "subject.h"
 
@@ -49,16 +50,8 @@ using namespace mishap::loader;
 namespace {
 
 constexpr int kTakeInMs = 100;  // the kernel's programs wake us only when there is much: bpf/common.h
-constexpr char kSegments[] = "/dev/shm/mishap-";
 constexpr char kNeedsRoot[] = "loading the kernel's programs needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
 constexpr char kDrained[] = "{\"drained\":true}\n";
-
-struct Order {
-  std::string mode, segment, cgroup;
-  i32 uid = -1, gid = -1, run = 0;
-  Watch watch;
-  Treatment treatment;  // of connections that were there before an attach
-};
 
 // Lines out. Whoever read them may be gone: then the end of stdin says so too.
 void say(const std::string& text) {
@@ -341,50 +334,12 @@ int probe() {
   return 0;
 }
 
-u32 read_ways(const std::string& word) { return word == "up" ? 1 : word == "down" ? 2 : word == "both" ? 3 : 0; }
-
-bool read_order(int argc, char** argv, Order* order) {
-  if (argc < 2) return false;
-  order->mode = argv[1];
-  bool scoped = false;
-  for (int i = 2; i < argc; i++) {
-    const std::string flag = argv[i];
-    if (flag == "--arrivals") order->watch.arrivals = true;
-    else if (flag == "--relay") order->watch.relay = true;
-    else if (flag == "--reset") order->treatment.reset = true;
-    else if (flag == "--all") order->watch.scope = Scope::All, scoped = true;
-    else if (i + 1 == argc) return false;
-    else if (flag == "--segment") order->segment = argv[++i];
-    else if (flag == "--silent") order->treatment.silent = read_ways(argv[++i]);
-    else if (flag == "--silent-after") order->treatment.silent_after = strtoull(argv[++i], nullptr, 10);
-    else if (flag == "--pace") order->treatment.pace = strtoull(argv[++i], nullptr, 10);
-    else if (flag == "--uid") order->uid = atoi(argv[++i]);
-    else if (flag == "--gid") order->gid = atoi(argv[++i]);
-    else if (flag == "--for") order->run = atoi(argv[++i]);
-    else if (flag == "--pid") order->watch.scope = Scope::Process, order->watch.pid = atoi(argv[++i]), scoped = true;
-    else if (flag == "--cgroup") order->cgroup = argv[++i], scoped = true;
-    else return false;
-  }
-  if (order->mode == "probe") return argc == 2;
-  if (order->mode == "observe") return scoped && (order->watch.scope != Scope::Process || order->watch.pid > 0);
-  if (order->mode == "attach") order->watch.relay = true;
-  order->watch.silence = order->treatment.silent != 0;
-  const bool segment = order->segment.rfind(kSegments, 0) == 0 && order->segment.find('/', sizeof(kSegments)) == std::string::npos;
-  const bool whole = segment && order->uid >= 0 && order->gid >= 0;
-  return whole && ((order->mode == "run" && order->run > 0) || (order->mode == "attach" && scoped && order->watch.scope != Scope::All));
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   Order order;
   if (!read_order(argc, argv, &order)) {
-    fputs("usage: mishap-loader run --segment /dev/shm/mishap-… --uid UID --gid GID --for PID [--arrivals] [--relay]\n"
-          "       mishap-loader attach --segment /dev/shm/mishap-… --uid UID --gid GID --pid N | --cgroup PATH [--arrivals]\n"
-          "                     [--reset] [--silent up|down|both [--silent-after BYTES]] [--pace BYTES_PER_S]\n"
-          "       mishap-loader observe --pid N | --cgroup PATH | --all\n"
-          "       mishap-loader probe\n",
-          stderr);
+    fputs(kUsage, stderr);
     return 2;
   }
   // The terminal's signals are the program's, not ours; the end of standard input is what ends us.
