@@ -128,10 +128,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const struct
   RelayControl *control = relay_for(context);
   RelayPool *pool = the_pool();
   if (!control || !pool) return 0;
-  if (sk->bound_dev_if || sk->mark) {
-    __sync_fetch_and_add(&control->skipped, 1);
-    return 0;
-  }
+  if (sk->bound_dev_if || sk->mark) return 0;
   const u32 family = is_mapped(to->address) ? 0 : 1;
   if (is_loopback(to->address) && peer_of_port(pool, family, to->port)) return 0;
   struct heard_key heard = {.cookie = tag->cookie, .from = *to};

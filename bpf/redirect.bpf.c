@@ -64,10 +64,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   if (!control || is_relay(context, peer)) return 0;
   const struct sock *whole = (void *)bpf_skc_to_tcp_sock(sk);
   const u32 chosen = whole ? BPF_CORE_READ_BITFIELD_PROBED(whole, sk_userlocks) : 0;
-  if (sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) {
-    __sync_fetch_and_add(&control->skipped, 1);
-    return 0;
-  }
+  if (sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) return 0;
   __builtin_memcpy(row->peer, peer, sizeof(row->peer));
   __builtin_memset(row->local, 0, sizeof(row->local));
   row->peer_port = __builtin_bswap16(context->user_port);

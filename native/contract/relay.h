@@ -32,10 +32,9 @@
   FIELD(u64, beat_ns, "CLOCK_MONOTONIC: when the relay was last there; 0 it is not yet, or takes nothing on any more") \
   FIELD(u64, drain_ns, "when it was last there since it takes nothing on; 0 before")         \
   FIELD(u64, netns, "cookie of the network namespace that its listeners are in")             \
-  FIELD(u64, skipped, "connects and datagrams left alone because their socket is bound to a device, or to a port") \
   FIELD(u16, port, "of its listeners, on 127.0.0.1 and ::1; host byte order")                \
   FIELD(u8, timed, "some policy ends connects that take too long: a connect looks at RelayRow::patience_ms") \
-  ARRAY(u8, reserved, 29, "zero")
+  ARRAY(u8, reserved, 37, "zero")
 
 #define MISHAP_RELAY_ROW_FIELDS(FIELD, ARRAY)                                                \
   FIELD(u64, cookie, "of the program's socket; another than the KernelSocket's: nothing of it holds") \
