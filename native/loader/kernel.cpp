@@ -193,6 +193,10 @@ bool Kernel::open(const Watch& watch, const Hook* only) {
   return true;
 }
 
+void Kernel::forget_outsiders() {
+  if (observe_ && observe_->bss) memset(observe_->bss->outsiders, 0, sizeof(observe_->bss->outsiders));
+}
+
 // One set of maps for all.
 bool Kernel::load(const Watch& watch) {
   said.clear();

@@ -73,6 +73,8 @@ class Kernel {
   int inbound_fd() const;
   // Has a running process's listeners be the run's from now on. 0 or an errno. Before rights are dropped.
   int adopt_listeners(i32 pid);
+  // Looks anew at whoever was not watched: to be called every moment, and when somebody may be now.
+  void forget_outsiders();
   int silent_fd() const;  // bpf/silence.bpf.c; -1: nothing can be silenced
   u64 lost(u32 what) const;  // bpf/common.h, LOST_*
 

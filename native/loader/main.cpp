@@ -210,15 +210,16 @@ void obey(const std::string& line, const Order& order, const Place& place, Flows
 volatile sig_atomic_t told_to_end = 0;
 
 // Serves until standard input ends.
-void serve(const Order& order, const Place& place, const Kernel& kernel, int listener, RelayProcess* relay, Established* established, int subject) {
-  Flows flows(kernel);
+void serve(const Order& order, const Place& place, Kernel* kernel, int listener, RelayProcess* relay, Established* established, int subject) {
+  Flows flows(*kernel);
   std::string rest;
   for (;;) {
+    kernel->forget_outsiders();  // behind each order, too
     pollfd waits[] = {{STDIN_FILENO, POLLIN, 0}, {flows.events(), POLLIN, 0}, {listener, POLLIN, 0}, {relay->end(), POLLIN, 0}, {subject, POLLIN, 0}};
     if (poll(waits, 5, kTakeInMs) < 0 && errno != EINTR) return;
     if (told_to_end) return;
     flows.take_in();
-    if (waits[2].revents) hand_out(listener, kernel.rows_fd(), order.uid);
+    if (waits[2].revents) hand_out(listener, kernel->rows_fd(), order.uid);
     const bool hangs = relay->hangs();
     if (waits[3].revents || hangs) {
       const bool told = relay->finishing();
@@ -305,7 +306,7 @@ int run_or_observe(Order order) {
     if (works) {
       drop_rights(order.watch.relay, order.mode == "attach");
       say("{\"ready\":true,\"cgroup\":" + quoted(place.cgroup) + "," + hooks_text(kernel) + "}\n");
-      serve(order, place, kernel, listener, &relay, &established, order.watch.scope == Scope::Process ? subject.handle : -1);
+      serve(order, place, &kernel, listener, &relay, &established, order.watch.scope == Scope::Process ? subject.handle : -1);
     } else {
       say_error(error);
     }

@@ -4,6 +4,7 @@
  * ending runs. Parsing of arguments and printing live in src/cli; what a policy means lives in src/policy.
  */
 
+export type { ExecutorChoice } from "../kernel/witness.js";
 export { type Policy, PolicyError, type PolicyFields, type PolicyInput, parsePolicy } from "../policy/index.js";
 export type { Determinism, EscapedFlow, Evidence, FaultEvidence } from "../report/schema.js";
 export { renderEvidence } from "../report/text.js";
@@ -43,6 +44,6 @@ export { configure, NotInterceptedError } from "./inside.js";
 export { findProgram, type Program, ProgramError } from "./program.js";
 export { defaultProject } from "./project.js";
 export { getPolicy, listPolicies, loadPolicies, registerPolicy, unregisterPolicy } from "./registry.js";
-export { type ExecutorChoice, RunError, type RunOptions, run, version } from "./run.js";
+export { RunError, type RunOptions, run, version } from "./run.js";
 export type { ScriptOptions } from "./scripted.js";
 export { stopRuns } from "./stop.js";

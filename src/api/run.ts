@@ -5,7 +5,7 @@
 
 import { readFileSync } from "node:fs";
 import { KernelError } from "../kernel/loader.js";
-import { type Testimony, Witness } from "../kernel/witness.js";
+import { type ExecutorChoice, type Testimony, Witness } from "../kernel/witness.js";
 import { decisionsOfPolicy } from "../replay/decisions.js";
 import { readRunCounters } from "../report/counters.js";
 import { buildEvidence, type Executor } from "../report/evidence.js";
@@ -20,12 +20,6 @@ import { defaultProject } from "./project.js";
 import { Scripted, type ScriptOptions } from "./scripted.js";
 import { drawSeed, policiesOf, Session, type SessionOptions } from "./session.js";
 import { SignalRelay, signalExitCode } from "./signals.js";
-
-/**
- * What carries faults out: the interceptor, inside the programs; the relay, which the kernel hands their TCP connections to;
- * or the interceptor where it is, and the relay elsewhere.
- */
-export type ExecutorChoice = "interceptor" | "relay" | "auto";
 
 /** What to run, and how. */
 export interface RunOptions
@@ -89,7 +83,8 @@ export async function run(options: RunOptions): Promise<Evidence> {
   let { witness } = options;
   try {
     const relay = takesRelay(options);
-    if (options.kernel === true) witness ??= await Witness.start(options.project ?? defaultProject(), { relay });
+    if (options.kernel === true)
+      witness ??= await Witness.start(options.project ?? defaultProject(), { executor: choiceOf(options) });
     if (relay && witness === undefined) throw new RunError("the relay needs the kernel's side: give `kernel` too", 125);
     const witnessed = witness === undefined ? {} : { witnessed: witness };
     const replay = options.replay ?? listed(options.policy);

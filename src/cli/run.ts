@@ -313,7 +313,7 @@ async function leaveRoot(
   const { Witness } = await import("../kernel/witness.js");
   const { defaultProject } = await import("../api/project.js");
   const project = typeof values.project === "string" ? values.project : defaultProject();
-  const witness = await Witness.start(project, { owner: invoker, relay: executor !== "interceptor" });
+  const witness = await Witness.start(project, { owner: invoker, executor: executor ?? "auto" });
   becomeInvoker(invoker);
   return { kernel, witness };
 }

@@ -27,12 +27,18 @@ export interface Testimony {
 /** What runs already: a process, or all of a cgroup. */
 export type Subject = { readonly pid: number } | { readonly cgroup: string };
 
+/**
+ * What carries faults out: the interceptor, inside the programs; the relay, which the kernel hands their connections to;
+ * or the interceptor where it is, and the relay elsewhere.
+ */
+export type ExecutorChoice = "interceptor" | "relay" | "auto";
+
 /** How a witness is started. */
 export interface WitnessOptions {
   /** Whose the run is going to be; default: this process's user. */
   readonly owner?: Invoker | undefined;
-  /** Whether its connections are to go to a relay, from {@link Witness.relay} on. */
-  readonly relay?: boolean;
+  /** Who is to carry faults out; default: the interceptor. Others get a relay, from {@link Witness.relay} on. */
+  readonly executor?: ExecutorChoice;
 }
 
 const GONE_WITHIN_MS = 2000;
@@ -69,9 +75,11 @@ export class Witness {
    * @param project - of the run
    * @throws KernelError with one sentence when it is not to be had
    */
-  static async start(project: string, { owner, relay = false }: WitnessOptions = {}): Promise<Witness> {
+  static async start(project: string, { owner, executor = "interceptor" }: WitnessOptions = {}): Promise<Witness> {
     try {
-      const which = ["--for", String(process.pid), ...(relay ? ["--relay"] : [])];
+      // Arrivals are dated for the interceptor, and every program of the host pays for that.
+      const parts = { interceptor: ["--arrivals"], relay: ["--relay"], auto: ["--arrivals", "--relay"] };
+      const which = ["--for", String(process.pid), ...parts[executor]];
       return await Witness.#begin("run", project, owner, which);
     } catch (error) {
       if (!(error instanceof KernelError)) throw error;
@@ -84,7 +92,7 @@ export class Witness {
     const gid = owner?.gid ?? process.getgid?.() ?? 0;
     const path = newSegmentPath(project, undefined, uid);
     const whose = ["--uid", String(uid), "--gid", String(gid)];
-    return new Witness(path, await startLoader([mode, "--segment", path, ...whose, ...which, "--arrivals"]));
+    return new Witness(path, await startLoader([mode, "--segment", path, ...whose, ...which]));
   }
 
   private constructor(segmentPath: string, loader: Loader) {
