@@ -79,6 +79,7 @@ struct End {
   int fd = -1;
   bool readable = false, writable = false;
   bool closing = false;  // an end or an error lies behind what can be read
+  bool orderly = false;  // closing it resets it no more
   u64 readable_ns = 0;   // when it became so; 0: it was read since
 };
 

@@ -40,7 +40,9 @@ bool is_own(const u8 address[16], const sockaddr_storage& source) {
   return memcmp(address, endpoint_of(source).address, 16) == 0 || loopback;
 }
 
-int error_of(int fd) {
+// Of a socket that epoll says something of.
+int error_of(int fd, u32 events) {
+  if (!(events & (EPOLLERR | EPOLLHUP))) return 0;
   int error = 0;
   socklen_t length = sizeof(error);
   return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
@@ -283,11 +285,11 @@ void Connection::happened(Side side, u32 events) {
     end.writable = true;
   }
   if (phase_ == Phase::Entering && side == Program && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
-    entered(error_of(program_.fd));
+    entered(error_of(program_.fd, events));
   } else if (phase_ == Phase::Connecting && side == Onward && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
-    answered(error_of(onward_.fd));
+    answered(error_of(onward_.fd, events));
   } else if (phase_ == Phase::Completing && side == Program && (events & (EPOLLOUT | EPOLLHUP | EPOLLERR))) {
-    if (error_of(program_.fd) != 0 || error_ == ECONNRESET) return reset();  // the program is gone, or is to find its connection broken
+    if (error_of(program_.fd, events) != 0 || error_ == ECONNRESET) return reset();  // the program is gone, or is to find its connection broken
     phase_ = Phase::Carrying;
   }
 }

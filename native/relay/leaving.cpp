@@ -22,10 +22,11 @@ namespace {
 
 constexpr int kUnitsATurn = 64;  // sent of one way before others
 
-// Whether closing resets the connection, as the death of the relay is to do until an orderly end is passed on.
-void set_abrupt(int fd, bool abrupt) {
-  const linger how = {abrupt, 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how));
+// Whether closing ends the connection as TCP does, or resets it, as the death of the relay is to do until an end was passed on.
+void set_orderly(End* end, bool orderly) {
+  const linger how = {!orderly, 0};
+  if (end->orderly != orderly) setsockopt(end->fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how));
+  end->orderly = orderly;
 }
 
 }  // namespace
@@ -220,7 +221,7 @@ void Connection::file_evidence(const Way& way, const Parcel& parcel) const {
 
 void Connection::pass_end(Way* way) {
   way->passed = true;
-  set_abrupt(way->to->fd, false);
+  set_orderly(way->to, true);
   if (up_.passed && down_.passed) close_all(true);
   else shutdown(way->to->fd, SHUT_WR);
 }
@@ -248,7 +249,7 @@ void Connection::close_all(bool orderly) {
   phase_ = Phase::Over;
   for (End* end : {&program_, &onward_}) {
     if (end->fd < 0) continue;
-    if (!orderly) set_abrupt(end->fd, true);
+    if (!orderly) set_orderly(end, false);
     close(end->fd);
     end->fd = -1;
   }
