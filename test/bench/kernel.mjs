@@ -6,12 +6,14 @@ import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { startLoader } from "../../dist/kernel/loader.js";
+import { under } from "./yardstick.mjs";
 
 const pathOf = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const folder = pathOf("../../build/bench");
 const program = join(folder, "kernel");
 const sources = ["kernel.cpp", "../programs/kernel/rows.h", "../../native/contract/kernel.h"].map(pathOf);
 const SEGMENT = `/dev/shm/mishap-${process.getuid()}-bench-${process.pid.toString(16).padStart(8, "0")}`;
+const SETTLED_MS = 1500; // by then a run has no more to do than it has all the time
 const [FIRST_CORE, TRIPS] = ["0", "30000"];
 
 function build() {
@@ -71,6 +73,7 @@ export async function* kernel({ quick }) {
   if (process.getuid() !== 0) throw new Error("loading programs into the kernel needs root");
   build();
   for (const protocol of ["tcp", "udp"]) yield await pingpong(protocol, quick ? 9 : 21);
+  for (const protocol of ["tcp", "udp"]) yield await beside(protocol, quick ? 5 : 15);
   yield await connections(20_000, quick ? 2 : 10);
 }
 
@@ -97,6 +100,33 @@ async function pingpong(protocol, rounds) {
     figure: `64-byte ping-pong, tag and observe in force: ${protocol.toUpperCase()}`,
     ...{ measured: times(ratio), bound: `≤ ${times(1.1)}`, holds: ratio <= 1.1 },
     note: `bare ${alone.toFixed(0)} ns; a program outside ${times(median(all.map(({ outside }) => outside)))}`,
+  };
+}
+
+/** A program of nobody's, alone and beside a run whose connections the relay carries. */
+async function beside(protocol, rounds) {
+  const bare = async () =>
+    (await (await run(["taskset", "-c", FIRST_CORE], "pingpong", protocol, TRIPS)).finished).trip_ns;
+  const all = [];
+  for (let round = 0; round < rounds; round++) {
+    const first = round % 2 === 0 ? await bare() : undefined;
+    const [mishap, ...flags] = under("--kernel", "--executor", "relay", "--quiet");
+    const watched = spawn(mishap, [...flags, "sh", "-c", "echo; exec sleep 60"], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    await once(watched.stdout, "data");
+    await new Promise((resolve) => setTimeout(resolve, SETTLED_MS));
+    const with_ns = await bare();
+    watched.kill();
+    await once(watched, "close");
+    const alone_ns = first ?? (await bare());
+    all.push({ alone_ns, share: with_ns / alone_ns });
+  }
+  const share = median(all.map((each) => each.share));
+  return {
+    figure: `64-byte ping-pong beside a run under the relay: ${protocol.toUpperCase()}`,
+    ...{ measured: times(share), bound: `≤ ${times(1.02)}`, holds: share <= 1.02 },
+    note: `bare ${median(all.map(({ alone_ns }) => alone_ns)).toFixed(0)} ns`,
   };
 }
 

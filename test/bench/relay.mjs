@@ -51,6 +51,7 @@ export async function* relay({ quick }) {
     const client = (prefix, mode, ...args) =>
       JSON.parse(run(prefix, [program, mode, `${Number(said)}`, ...args.map(String)]));
     for (const delayMs of [1, 10, 50]) yield delay(client, delayMs, quick ? 40 : 400);
+    yield beside(2, () => delay(client, 10, quick ? 40 : 400, 5000));
     yield added(client, quick ? 3000 : 30_000);
     const rounds = quick ? 3 : 7;
     const bulk = ratio(rounds, (prefix) => client(prefix, "bulk", 2000).bytes_per_second);
@@ -71,19 +72,32 @@ const atLeast = (figure, share, bound) => {
   return { figure, measured: times(share), bound: `≥ ${times(bound)}`, holds: share >= bound };
 };
 
-/** How late a round trip is beyond its delays and what it takes bare. */
-function delay(client, delayMs, trips) {
+/** How late a round trip is beyond its delays and what it takes bare, which on a busy machine may well be longer. */
+function delay(client, delayMs, trips, patienceUs) {
   const pauseUs = 500;
   const bare = client(BARE, "rtt", trips, pauseUs);
   const delayed = client(under(...RELAY, "--latency", `${delayMs}ms`), "rtt", trips, pauseUs);
   const [p50, p99] = [delayed.p50_us - 2000 * delayMs - bare.p50_us, delayed.p99_us - 2000 * delayMs - bare.p99_us];
+  const [least50, most50, most99] =
+    patienceUs === undefined ? [-100, 700, 1000] : [-patienceUs, patienceUs, patienceUs];
   return {
     figure: `relay, ${delayMs} ms each way: round trip's error p50 / p99`,
     measured: `${us(p50)} / ${us(p99)}`,
-    bound: "≤ 700 µs / 1000 µs",
-    holds: p50 <= 700 && p99 <= 1000 && p50 >= -100,
+    bound: `≤ ${most50} µs / ${most99} µs`,
+    holds: p50 <= most50 && p99 <= most99 && p50 >= least50,
     note: `bare ${us(bare.p50_us)} / ${us(bare.p99_us)}`,
   };
+}
+
+/** The same with so many processes at work that have the machine to themselves otherwise. */
+function beside(hogs, measured) {
+  const busy = Array.from({ length: hogs }, () => spawn("sh", ["-c", "while :; do :; done"], { stdio: "ignore" }));
+  try {
+    const row = measured();
+    return { ...row, figure: `${row.figure}, ${hogs} processors busy` };
+  } finally {
+    for (const hog of busy) hog.kill();
+  }
 }
 
 function added(client, trips) {

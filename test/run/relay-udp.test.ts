@@ -113,6 +113,21 @@ describe("faults", () => {
     expect(texts.length).toBe(40 - (fault?.applied ?? 0));
   });
 
+  it("a rate holds", async () => {
+    const program = `
+import socket, time
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.connect(("127.0.0.1", ${ports["127.0.0.1"]}))
+start = time.monotonic()
+for _ in range(60): end.send(b"x" * 1000)
+for _ in range(60): end.recv(2000)
+print(time.monotonic() - start)
+`;
+    const { stdout } = await evidenceOf(folder, [...RELAY, "--uplink.rate", "800kbps"], ["python3", "-c", program]);
+    expect(Number(stdout)).toBeGreaterThan(0.5); // 480,000 bits, less the burst
+    expect(Number(stdout)).toBeLessThan(2);
+  });
+
   it("what is sent twice and comes twice is there four times", async () => {
     const { texts } = await client(["--packet-duplicate", "100%"], { count: 2, mode: "burst" });
     expect([...texts].sort()).toEqual(["0", "0", "0", "0", "1", "1", "1", "1"]);
