@@ -72,6 +72,7 @@ struct sock {
   struct sock_common __sk_common;
   u8 sk_userlocks : 4;
   u16 sk_type, sk_protocol;
+  u32 sk_mark;
 } CORE;
 struct socket {
   struct sock *sk;

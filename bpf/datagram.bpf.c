@@ -130,7 +130,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const struct
   if (!control || !pool) return 0;
   if (sk->bound_dev_if || sk->mark) return 0;
   const u32 family = is_mapped(to->address) ? 0 : 1;
-  if (is_loopback(to->address) && peer_of_port(pool, family, to->port)) return 0;
+  if (is_loopback(to->address) && (peer_of_port(pool, family, to->port) || is_relay(context, to->address, false))) return 0;
   struct heard_key heard = {.cookie = tag->cookie, .from = *to};
   if (bpf_map_lookup_elem(&mishap_heard, &heard)) return 0;
   u32 source[4] = {};

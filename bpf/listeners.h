@@ -2,7 +2,7 @@
 // it listens until it does not. For accept.bpf.c.
 #pragma once
 
-#include "common.h"
+#include "relay.h"
 
 const volatile unsigned long long netns = 0;  // cookie of the one network namespace that is looked at; the loader sets it
 
@@ -107,11 +107,12 @@ static __always_inline void own(struct sock *sk, struct task_struct *task) {
   publish(row, cookie);
 }
 
-// A socket listens from now on, or did already: as the run's where it has a row. One that was never bound has no port yet.
+// A socket listens from now on, or did already: as the run's where it has a row, and is not the relay's of a run within this one.
+// One that was never bound has no port yet.
 static __always_inline void enter(struct sock *sk) {
   if (!is_here(sk) || !sk->__sk_common.skc_num) return;
   struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
-  const bool ours = tag && row_of(tag) && tag->cookie == bpf_get_socket_cookie(sk) && !sk->__sk_common.skc_bound_dev_if;
+  const bool ours = tag && row_of(tag) && tag->cookie == bpf_get_socket_cookie(sk) && !sk->__sk_common.skc_bound_dev_if && sk->sk_mark != MISHAP_RELAY_MARK;
   struct listed *listed = bpf_sk_storage_get(&mishap_listed, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
   const u32 now = ours ? LISTED_OURS : LISTED_OTHERS;
   const u32 before = listed ? *(volatile u32 *)&listed->as : now;

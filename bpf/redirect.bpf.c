@@ -7,29 +7,6 @@
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-// Whether another run's redirection was here first: then the connection is its relay's.
-static __always_inline bool is_relay(struct bpf_sock_addr *context, const u32 peer[4]) {
-  struct bpf_sock_tuple tuple = {};
-  u32 size = sizeof(tuple.ipv4);
-  if (peer[0] || peer[1]) return false;
-  if (peer[2] == MAPPED && peer[3] == LOOPBACK) {
-    tuple.ipv4.daddr = LOOPBACK;
-    tuple.ipv4.dport = context->user_port;
-  } else if (!peer[2] && peer[3] == __builtin_bswap32(1)) {
-    tuple.ipv6.daddr[3] = peer[3];
-    tuple.ipv6.dport = context->user_port;
-    size = sizeof(tuple.ipv6);
-  } else {
-    return false;
-  }
-  struct bpf_sock *listener = size == sizeof(tuple.ipv4) ? bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0)
-                                                          : bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-  if (!listener) return false;
-  const bool relays = listener->mark == MISHAP_RELAY_MARK;
-  bpf_sk_release(listener);
-  return relays;
-}
-
 // A socket that was made before there was a redirection has its row from here on, when who connects it is in scope.
 static __always_inline KernelSocket *adopt(struct bpf_sock_addr *context, struct bpf_sock *sk) {
   if (!is_ours(sk->family, sk->protocol)) return NULL;
@@ -61,7 +38,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   socket->flags &= ~MISHAP_SOCKET_RELAYED;
   if (!wanted || context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
   RelayControl *control = relay_for(context);
-  if (!control || is_relay(context, peer)) return 0;
+  if (!control || is_relay(context, peer, true)) return 0;
   const struct sock *whole = (void *)bpf_skc_to_tcp_sock(sk);
   const u32 chosen = whole ? BPF_CORE_READ_BITFIELD_PROBED(whole, sk_userlocks) : 0;
   if (sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) return 0;

@@ -105,6 +105,27 @@ static __always_inline RelayConnect *begin_connect(const struct tag *tag, const 
 static __always_inline u32 this_host(u32 address) { return address ? address : LOOPBACK; }
 static __always_inline bool is_group(u32 address) { return (address & __builtin_bswap32(0xf0000000)) == __builtin_bswap32(0xe0000000) || address == 0xffffffff; }
 
+// Whether another run's redirection was here first: then the conversation is its relay's.
+static __always_inline bool is_relay(struct bpf_sock_addr *context, const u32 peer[4], bool tcp) {
+  struct bpf_sock_tuple tuple = {};
+  const bool four = peer[2] == MAPPED && peer[3] == LOOPBACK, six = !peer[2] && peer[3] == __builtin_bswap32(1);
+  if (peer[0] || peer[1] || (!four && !six)) return false;
+  struct bpf_sock *listener;
+  if (four) {
+    tuple.ipv4.daddr = LOOPBACK;
+    tuple.ipv4.dport = context->user_port;
+    listener = tcp ? bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0) : bpf_sk_lookup_udp(context, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+  } else {
+    tuple.ipv6.daddr[3] = peer[3];
+    tuple.ipv6.dport = context->user_port;
+    listener = tcp ? bpf_sk_lookup_tcp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0) : bpf_sk_lookup_udp(context, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+  }
+  if (!listener) return false;
+  const bool relays = tcp ? listener->mark == MISHAP_RELAY_MARK : listener->priority == MISHAP_RELAY_PRIORITY;
+  bpf_sk_release(listener);
+  return relays;
+}
+
 static __always_inline bool has_address(const u8 address[16]) {
   u64 words[2];
   __builtin_memcpy(words, address, sizeof(words));

@@ -24,6 +24,7 @@
 
 #define MISHAP_RELAY_PATIENCE_NS 500000000  // no beat for so long: the relay is not there, and connections go direct
 #define MISHAP_RELAY_MARK 0x6d697368        // SO_MARK of a relay's listeners, by which another run's redirection knows them
+#define MISHAP_RELAY_PRIORITY 5             // SO_PRIORITY of its sockets for datagrams, which takes no right; no TOS comes to it
 
 #define MISHAP_RELAY_PEERS 1024    // of each family: destinations of datagrams; others are not relayed
 #define MISHAP_RELAY_ROUTES 64     // that are told from one another, in two tables that are used by turns

@@ -66,8 +66,9 @@ void fill_loopback(int family, u16 port, void* address, u32* length) {
 }
 
 int listen_on(int family, u16 port, int backlog) {
-  const int fd = make_socket(family, true), on = 1;
+  const int fd = make_socket(family, true), on = 1, mark = MISHAP_RELAY_MARK;
   if (fd < 0) return -1;
+  setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));  // where it may (CAP_NET_RAW), and before anybody meets it
   if (family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on));
   sockaddr_storage address = {};
   socklen_t length;
@@ -98,9 +99,6 @@ const char* Listeners::open() {
   }
   if (ipv4_ < 0) return "no port is free on both 127.0.0.1 and ::1";
   if (!fill(AF_INET, port_, fillers_) || (ipv6_ >= 0 && !fill(AF_INET6, port_, fillers_ + kFillers))) return "its own listeners cannot be filled";
-  const int mark = MISHAP_RELAY_MARK;  // where it may (CAP_NET_RAW)
-  for (int fd : {ipv4_, ipv6_})
-    if (fd >= 0) setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
   socklen_t length = sizeof(netns_);  // a kernel without it has one namespace's worth of programs to redirect
   if (getsockopt(ipv4_, SOL_SOCKET, SO_NETNS_COOKIE, &netns_, &length) != 0) netns_ = 0;
   return nullptr;

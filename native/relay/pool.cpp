@@ -16,6 +16,7 @@ namespace {
 constexpr u32 kAhead = 48;               // sockets that are ready before anybody names a destination
 constexpr int kBufferBytes = 8 << 20;    // as much of it as the host allows: what does not fit is lost
 constexpr int kTakingTries = 8;
+constexpr int kPriority = MISHAP_RELAY_PRIORITY;
 
 }  // namespace
 
@@ -52,6 +53,7 @@ bool Pool::make(u32 peer) {
   socklen_t length;
   fill_loopback(domain, 0, &own, &length);
   setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &kBufferBytes, sizeof(kBufferBytes));
+  setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &kPriority, sizeof(kPriority));
   epoll_event event = {EPOLLIN, {.u64 = mark_ | peer}};
   if (bind(fd, reinterpret_cast<sockaddr*>(&own), length) != 0 || getsockname(fd, reinterpret_cast<sockaddr*>(&own), &length) != 0 ||
       epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &event) != 0) {

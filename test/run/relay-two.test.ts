@@ -24,6 +24,15 @@ def echo(end):
     except OSError: pass
 while True: threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
 `;
+/** Three exchanges with a server in its own process, of a socket of some type; how long each took, in ms. */
+const TRIPS = `
+import socket, sys, threading, time
+kind = socket.SOCK_DGRAM if sys.argv[1] == "datagrams" else socket.SOCK_STREAM
+end = socket.socket(socket.AF_INET, kind)
+end.connect(("127.0.0.1", int(sys.argv[2])))
+for _ in range(3):
+    start = time.monotonic(); end.send(b"0123456789"); end.recv(100); print((time.monotonic() - start) * 1000)
+`;
 const folder = scratchFolder();
 const EXCHANGES = 12;
 
@@ -31,9 +40,17 @@ beforeEach(needsKernel);
 
 type Place = readonly string[];
 
+const ECHO_DATAGRAMS = `
+import socket
+end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end.bind(("127.0.0.1", 0))
+print(end.getsockname()[1], flush=True)
+while True: end.sendto(*end.recvfrom(1000))
+`;
+
 /** A server outside mishap, where `place` says; it ends with `end`. */
-async function echoAt(place: Place): Promise<{ port: string; end(): void }> {
-  const [command = "", ...args] = [...place, "python3", "-c", ECHO];
+async function echoAt(place: Place, program = ECHO): Promise<{ port: string; end(): void }> {
+  const [command = "", ...args] = [...place, "python3", "-c", program];
   const server = start(command, args);
   const port = new Promise<string>((resolve) => server.child.stdout?.once("data", (data) => resolve(`${data}`.trim())));
   return { port: await port, end: () => server.child.kill("SIGKILL") };
@@ -101,6 +118,26 @@ describe.each(["one network namespace", "two"])("in %s", (where) => {
       expect(sorted[sorted.length >> 1]).toBeLessThan(60);
     } finally {
       for (const server of servers) server.end();
+    }
+  });
+});
+
+describe("a run within a run", () => {
+  const under = (latencyMs: number): string[] => [
+    ...[process.execPath, MISHAP, "run", "--quiet", "--project", freshProject(), "--kernel", "--executor", "relay"],
+    ...["--latency", `${latencyMs}ms`, "--"],
+  ];
+  it.each(["connections", "datagrams"])("has the delays of both: %s", async (kind) => {
+    const server = await echoAt([], kind === "datagrams" ? ECHO_DATAGRAMS : ECHO);
+    try {
+      const [command = "", ...args] = [...under(20), ...under(10), "python3", "-c", TRIPS, kind, server.port];
+      const { code, stdout } = await start(command, args).finished;
+      expect(code).toBe(0);
+      const times = stdout.trim().split("\n").map(Number);
+      expect(times).toHaveLength(3);
+      for (const ms of times) expect(ms).toBeGreaterThanOrEqual(60);
+    } finally {
+      server.end();
     }
   });
 });
