@@ -6,7 +6,7 @@ import { compare, tableOf } from "./netem.mjs";
 
 const RESULTS = "/results";
 /** The tests of the kernel's side. */
-const TESTS = ["test/run/doctor-kernel", "test/run/kernel-", "test/run/observe", "test/run/relay"];
+const TESTS = ["test/run/doctor-kernel", "test/run/kernel-", "test/run/observe", "test/run/relay", "test/run/attach"];
 const VITEST_PATIENCE = ["--project=native", "--reporter=verbose", "--reporter=./tools/vitest-reporter.mjs"];
 
 const { only, command, slow } = JSON.parse(readFileSync(`${RESULTS}/order.json`, "utf8"));
