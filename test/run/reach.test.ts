@@ -13,6 +13,7 @@ import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
 import { evidenceOf, freshProject, scratchFolder, start, startMishap, until } from "./cli-harness.js";
 import { askingIt, serveNames } from "./support/dns.js";
 import { needsKernel } from "./support/kernel.js";
+import { freeTcpPort } from "./support/programs.js";
 
 const programs = fileURLToPath(new URL("../programs/reach/", import.meta.url));
 const folder = scratchFolder();
@@ -384,7 +385,7 @@ const server: Under = async (cell, skip) => {
 const attached: Under = async (cell, skip) => {
   const problem = built("redis-server", "--version");
   if (problem !== undefined) skip(problem);
-  const port = await freePort();
+  const port = await freeTcpPort();
   const redisServer = start("redis-server", [
     "--port",
     String(port),
@@ -411,14 +412,6 @@ const attached: Under = async (cell, skip) => {
   await mishap.finished;
   return { seen, evidence: evidenceSchema.parse(JSON.parse(readFileSync(json, "utf8"))) };
 };
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", () => resolve()));
-  const port = portOf(probe);
-  await new Promise((resolve) => probe.close(resolve));
-  return port;
-}
 
 /** A server makes no connection and looks nothing up: what goes for those finds nothing there. */
 const NOTHING_TO_MEET = new Set(["refused", "unreachable", "DNS"]);

@@ -93,7 +93,7 @@ describe("decisions are alike", () => {
     const again = await decidedBy(folder, "relay", ["--replay", first.file], alikeCommand(ports, load, 2));
     expect(again.evidence.replay).toMatchObject({ met: again.evidence.replay?.decisions, unmet: 0, unknown: 0 });
     // How many are met while the schedule has them in force is the machine's.
-    expect(expectAlike(first.file, again.file).get("jitter")).toBeGreaterThan(100);
+    expect(expectAlike(first.file, again.file).get("jitter")).toBeGreaterThan(0);
   });
 
   it("redis-benchmark", async ({ skip }) => {

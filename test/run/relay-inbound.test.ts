@@ -5,28 +5,20 @@
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
 import { freshProject, type Running, scratchFolder, start, startMishap, until } from "./cli-harness.js";
 import { build, cannotBuild, needsKernel, orphans, type Program, relaysOf } from "./support/kernel.js";
+import { freeTcpPort } from "./support/programs.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
 const SERVER = fileURLToPath(new URL("../programs/serving.py", import.meta.url));
 const folder = scratchFolder();
 
 beforeEach(needsKernel);
-
-/** A port that nobody uses at this moment. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "::", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return address !== null && typeof address !== "string" ? address.port : 0;
-}
 
 /** A server in a run, once it listens. */
 class Served {
@@ -46,7 +38,7 @@ class Served {
     flags: readonly string[],
     { address = "127.0.0.1", connections = 1, program = ["python3", SERVER], executor = "relay", port = 0 } = {},
   ): Promise<Served> {
-    const at = port || (await freePort());
+    const at = port || (await freeTcpPort());
     const command = [...program, address, String(at), String(connections)];
     const served = new Served(at, ["--executor", executor, ...flags], command);
     await served.running.says("listening");
@@ -258,7 +250,7 @@ describe("faults, as a client outside sees them", () => {
   });
 
   it("decides as the interceptor does for the same seed", async () => {
-    const port = await freePort();
+    const port = await freeTcpPort();
     const decisions = async (executor: string): Promise<unknown[]> => {
       const journal = join(folder, `${freshProject()}.jsonl`);
       const faults = ["--latency", "5ms", "--jitter", "4ms", "--packet-loss", "10%", "--seed", "11"];
@@ -313,7 +305,7 @@ describe("left alone", () => {
 
   /** Servers outside and inside of the run that share a port; how long clients' exchanges with `host` took. */
   const sharing = async (others: string, ours: string, hosts: readonly string[], before: boolean) => {
-    const port = await freePort();
+    const port = await freeTcpPort();
     const listen = async (): Promise<Running> => {
       const other = start("python3", [SERVER, others, String(port), "100", "shared"]);
       await other.says("listening");

@@ -1,5 +1,6 @@
 // The small programs in test/programs, compiled for a test file, and the peers outside mishap that they talk to.
 import { execFile } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { createSocket, type Socket as Datagrams } from "node:dgram";
 import { type AddressInfo, connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
@@ -74,6 +75,22 @@ export async function freePort(): Promise<number> {
   const { port } = socket.address();
   await new Promise<void>((resolve) => socket.close(() => resolve()));
   return port;
+}
+
+/**
+ * A port to listen on that nobody does. It is none of those that the kernel gives to whoever asks for any
+ * (ip_local_port_range): a connection of another test may have got that one by the time it is used.
+ */
+export async function freeTcpPort(): Promise<number> {
+  for (;;) {
+    const [server, port] = [createServer(), randomInt(20_000, 32_000)];
+    const free = await new Promise<boolean>((resolve) => {
+      server.once("error", () => resolve(false)).listen(port, "::", () => resolve(true));
+    });
+    if (!free) continue;
+    await new Promise((resolve) => server.close(resolve));
+    return port;
+  }
 }
 
 /** Counts datagrams and answers each with as many as `answers` gives for it. */
