@@ -20,7 +20,7 @@ import {
   type ScriptProblem,
 } from "../script/questions.js";
 import { ScriptError, ScriptHost, type StartedHost } from "../script/supervisor.js";
-import { layout, native, type Segment } from "../segment/index.js";
+import { layout, native, type Segment, startJanitor } from "../segment/index.js";
 import { EditWatch } from "./edits.js";
 import type { RunPolicies } from "./published.js";
 import type { Session, SessionOptions } from "./session.js";
@@ -92,6 +92,7 @@ export class Scripted {
     const { files, sources } = await wholeGraph(options);
     const path = `${run.segmentPath}${MAILBOX_SUFFIX}`;
     const lanes = options.workers;
+    startJanitor(run.segmentPath, ({ message }) => run.notice(`the janitor could not be started: ${message}`));
     const fd = native.createMailbox(path, lanes);
     try {
       // Its news come only once it serves, when there is somebody to tell.

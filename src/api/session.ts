@@ -9,7 +9,7 @@ import { existsSync, readFileSync } from "node:fs";
 import type { Policy } from "../policy/index.js";
 import { type Decisions, packDecisions } from "../replay/decisions.js";
 import type { PolicyFacts } from "../report/evidence.js";
-import { type Courier, layout, Segment, startCourier, startJanitor } from "../segment/index.js";
+import { type Courier, layout, newSegmentPath, Segment, startCourier, startJanitor } from "../segment/index.js";
 import { type PolicySource, SourceWatch } from "./live.js";
 import { type Preload, preloadEnvironment, preparePreload } from "./preload.js";
 import { defaultProject } from "./project.js";
@@ -41,7 +41,7 @@ export interface SessionOptions {
   readonly witnessed?: { readonly segmentPath: string };
   /** Whether its programs carry the interceptor; default: they do. */
   readonly intercepted?: boolean;
-  /** The script that the run's own policy asks, its mailbox beside where the segment has to be. */
+  /** The script that the run's own policy asks, its mailbox beside where the segment has to be, under a janitor's eye. */
   readonly script?: { readonly segmentPath: string; readonly asks: number; readonly patienceNs: number } | undefined;
   /** Gets what should be known at once, a sentence each: edits of the policy file, and what is wrong with them. */
   readonly notice?: (sentence: string) => void;
@@ -92,9 +92,16 @@ export class Session {
     const policies = policiesOf(policy);
     this.seed = policies.own.fields.seed ?? options.seed ?? drawSeed();
     if (intercepted && (script !== undefined || delaysArrivals(policies))) this.notes.push(...windowNotes());
+    const named = project ?? defaultProject();
+    const path = witnessed?.segmentPath ?? script?.segmentPath ?? newSegmentPath(named);
     try {
+      // Before there is anything that it could have to remove; a script's files are there already, and so is its janitor.
+      if (script === undefined) {
+        startJanitor(path, (error) => this.notes.push(`the janitor could not be started: ${error.message}`));
+      }
       this.segment = Segment.create({
-        project: project ?? defaultProject(),
+        project: named,
+        path,
         seed: this.seed,
         journal,
         record: recorded !== undefined,
@@ -102,14 +109,11 @@ export class Session {
         recordPayload: payload,
         legacy,
         ...(decisions !== undefined && { decided: packDecisions(decisions), portless: decisions.portless }),
-        ...(witnessed !== undefined && { kernel: true, path: witnessed.segmentPath }),
-        ...(script !== undefined && { scriptPatienceNs: script.patienceNs, path: script.segmentPath }),
+        ...(witnessed !== undefined && { kernel: true }),
+        ...(script !== undefined && { scriptPatienceNs: script.patienceNs }),
         capacities: { policies: roomFor(policies) },
       });
       this.#cleanups.push(() => this.segment.close({ unlink: true }));
-      startJanitor(this.segment.path, (error) => {
-        this.notes.push(`the janitor could not be started: ${error.message}`);
-      });
       this.courier = startCourier(this.segment.path);
       this.#cleanups.push(() => this.courier.dismiss());
       this.#table = new PolicyTable(this.segment, this.seed, script?.asks ?? askedBefore(decisions));

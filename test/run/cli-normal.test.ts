@@ -1,9 +1,19 @@
 // Always back to normal: by stop, by --duration, at the program's end, and after kill -9 of any part.
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer, type Server } from "node:net";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Segment } from "../../src/segment/index.js";
-import { evidenceOf, freshProject, mishap, processState, scratchFolder, startMishap, until } from "./cli-harness.js";
+import {
+  evidenceOf,
+  freshProject,
+  mishap,
+  processState,
+  scratchFolder,
+  segmentFiles,
+  startMishap,
+  until,
+} from "./cli-harness.js";
 import { expectNoTrace, expectUnderWay, helpersOf, untilNoTrace } from "./support/traces.js";
 
 const folder = scratchFolder();
@@ -174,6 +184,27 @@ os.kill(os.getpid(), signal.SIG${name}); time.sleep(9)
     expect(code).toBe(143);
     expect(stderr).toMatch(/note: not all that was sent has left: .*ended with SIGKILL/);
     await expectNoTrace(project);
+  });
+
+  it.each([
+    ["segment", []],
+    ["script's mailbox", ["--script", join(folder, "script.ts"), "--unsafe-no-jail"]],
+  ])("of mishap, the moment that its %s is there: nothing is left", async (_, flags) => {
+    writeFileSync(
+      join(folder, "script.ts"),
+      'import { policy } from "mishap/script";\nexport default policy({ name: "any", onFlow: () => undefined });\n',
+    );
+    for (let i = 0; i < 5; i++) {
+      const project = freshProject();
+      const running = startMishap(["run", "--project", project, ...flags, "--", ...echo(1)]);
+      const deadline = performance.now() + 10_000;
+      let files: string[] = [];
+      while (files.length === 0 && performance.now() < deadline) files = segmentFiles(project); // with no moment's rest
+      process.kill(running.pid, "SIGKILL");
+      expect(files).not.toEqual([]);
+      await running.finished;
+      await untilNoTrace(project);
+    }
   });
 
   it("of both at once: nothing is left", async () => {
