@@ -161,7 +161,11 @@ SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(mishap_listens, struct sock *sk, int before, int after) {
   if (sk->sk_protocol != IPPROTO_TCP) return 0;
   if (after == TCP_LISTEN) {
-    if (is_here(sk) && in_scope()) own(sk, (void *)bpf_get_current_task());
+    if (is_here(sk) && in_scope()) {
+      struct holder holder = {};
+      take_holder(&holder, (void *)bpf_get_current_task());
+      own(sk, &holder);
+    }
     enter(sk);
   }
   if (before == TCP_LISTEN && after == TCP_CLOSE) leave(sk);
@@ -200,25 +204,50 @@ struct bpf_iter__task_file {
   struct file *file;
 } CORE;
 
+// A program's MPTCP listener, and whose it is: that it listens, only a socket of the kernel's own knows, which is TCP's.
+struct {
+  __uint(type, BPF_MAP_TYPE_HASH);
+  __uint(map_flags, BPF_F_NO_PREALLOC);
+  __uint(max_entries, 4096);
+  __type(key, u64);
+  __type(value, struct holder);
+} mishap_multipath SEC(".maps");
+
+static __always_inline struct holder *multipath_holder(const struct tcp_sock *tcp) {
+  if (!bpf_core_type_exists(struct mptcp_subflow_context) || !BPF_CORE_READ_BITFIELD_PROBED(tcp, is_mptcp)) return NULL;
+  const struct mptcp_subflow_context *part = BPF_CORE_READ((const struct inet_connection_sock *)tcp, icsk_ulp_data);
+  const u64 whole = (u64)BPF_CORE_READ(part, conn);
+  return bpf_map_lookup_elem(&mishap_multipath, &whole);
+}
+
 // Every listener of the host, so that what others share is theirs.
 SEC("iter/tcp")
 int mishap_listened(struct bpf_iter__tcp *context) {
   struct sock_common *common = context->sk_common;
   if (!common || common->skc_state != TCP_LISTEN) return 0;
-  struct sock *sk = (void *)bpf_skc_to_tcp_sock(common);
-  if (sk) enter(sk);
+  struct tcp_sock *tcp = bpf_skc_to_tcp_sock(common);
+  struct sock *sk = (void *)tcp;
+  if (!sk) return 0;
+  const struct holder *holder = is_here(sk) ? multipath_holder(tcp) : NULL;
+  if (holder) own(sk, holder);
+  enter(sk);
   return 0;
 }
 
-// Every listener of one process: the run's from now on.
+// Every listener of one process: the run's from now on. Of MPTCP's, once the listeners of the host are looked at again.
 SEC("iter/task_file")
 int mishap_adopted(struct bpf_iter__task_file *context) {
   struct task_struct *task = context->task;
   struct file *file = context->file;
   struct socket *socket = task && file ? bpf_sock_from_file(file) : NULL;
   struct sock *sk = socket ? socket->sk : NULL;
-  if (!sk || sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state != TCP_LISTEN || !is_here(sk)) return 0;
-  own(sk, task);
+  if (!sk || sk->__sk_common.skc_state != TCP_LISTEN || !is_here(sk)) return 0;
+  const u64 whole = (u64)sk;
+  struct holder holder = {};
+  take_holder(&holder, task);
+  if (sk->sk_protocol == IPPROTO_MPTCP) bpf_map_update_elem(&mishap_multipath, &whole, &holder, BPF_ANY);
+  if (sk->sk_protocol != IPPROTO_TCP) return 0;
+  own(sk, &holder);
   enter(sk);
   return 0;
 }

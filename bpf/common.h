@@ -80,6 +80,15 @@ struct socket {
 struct tcp_sock {
   u32 rcv_nxt, copied_seq, srtt_us, write_seq;
   u64 bytes_received;
+  u8 is_mptcp : 1;
+} CORE;
+struct inet_connection_sock {
+  void *icsk_ulp_data;
+} CORE;
+struct mptcp_sock {
+} CORE;
+struct mptcp_subflow_context {
+  struct sock *conn;
 } CORE;
 struct sk_buff {
   char cb[48];

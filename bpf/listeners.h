@@ -91,15 +91,28 @@ static __always_inline bool is_here(const struct sock *sk) {
   return (family == AF_INET || family == AF_INET6) && sk->__sk_common.skc_net.net->net_cookie == netns;
 }
 
-// A task's listener that came by no row when it was made: the kernel made it (MPTCP), or it is older than we are.
-static __always_inline void own(struct sock *sk, struct task_struct *task) {
+// Whose a listener is.
+struct holder {
+  u64 process;
+  i32 pid, tid;
+  char program[16];
+};
+static __always_inline void take_holder(struct holder *holder, struct task_struct *task) {
+  name_task(task, &holder->process, &holder->pid, &holder->tid);
+  BPF_CORE_READ_INTO(&holder->program, task, comm);
+}
+
+// A listener that came by no row when it was made: the kernel made it (MPTCP), or it is older than we are.
+static __always_inline void own(struct sock *sk, const struct holder *holder) {
   struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
   const u64 cookie = bpf_get_socket_cookie(sk);
   if (!tag || (tag->cookie == cookie && row_of(tag))) return;
   KernelSocket *row = make_row(tag, cookie, sk->__sk_common.skc_family, IPPROTO_TCP);
   if (!row) return;
-  name_task(task, &row->owner.process, &row->owner.pid, &row->owner.tid);
-  BPF_CORE_READ_INTO(&row->program, task, comm);
+  row->owner.process = holder->process;
+  row->owner.pid = holder->pid;
+  row->owner.tid = holder->tid;
+  __builtin_memcpy(row->program, holder->program, sizeof(row->program));
   row->local_port = sk->__sk_common.skc_num;
   take_address(row->local, &sk->__sk_common, sk->__sk_common.skc_rcv_saddr, &sk->__sk_common.skc_v6_rcv_saddr);
   row->tcp_state = TCP_LISTEN;

@@ -146,11 +146,17 @@ int BPF_PROG(mishap_state, const struct sock *sk, int before, int after) {
   if (after == TCP_CLOSE_WAIT) row->fin = 1;
   // One that is handed to the relay has a local port once it was completed.
   if (after != TCP_CLOSE && !(after == TCP_SYN_SENT && row->flags & MISHAP_SOCKET_RELAYED)) take_addresses(row, sk);
-  // Over before anybody accepted it: no release will come.
-  if (after == TCP_CLOSE && row->owner.role == ROLE_ACCEPTOR && !(row->flags & MISHAP_SOCKET_ACCEPTED)) {
-    tag->cookie = 0;
-    row->owner.cookie = 0;
-  }
+  return 0;
+}
+
+// One that nobody accepted, which is never released. Closed it may have been long before, and may yet have been accepted.
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(mishap_unaccepted, struct sock *sk) {
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  KernelSocket *row = tag && tag->cookie && tag->cookie == bpf_get_socket_cookie(sk) ? row_of(tag) : NULL;
+  if (!row) return 0;
+  tag->cookie = 0;
+  row->owner.cookie = 0;
   return 0;
 }
 

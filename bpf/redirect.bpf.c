@@ -23,6 +23,7 @@ static __always_inline KernelSocket *adopt(struct bpf_sock_addr *context, struct
 // Remembers whom a program connects to; the port to send it to instead, or 0: nowhere else. `peer` as IPv6 or mapped IPv4.
 static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4]) {
   struct bpf_sock *sk = context->sk;
+  if (sk && bpf_core_type_exists(struct mptcp_sock) && bpf_skc_to_mptcp_sock(sk)) return 0;  // it cannot meet a simultaneous open
   struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
   KernelSocket *socket = tag ? row_of(tag) : NULL;
   const bool wanted = scope != SCOPE_PROCESS || in_scope();

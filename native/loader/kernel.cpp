@@ -42,6 +42,7 @@ const Hook kHooks[] = {
     {Part::Observe, "mishap_received4", "fexit/inet_recvmsg", "bytes", false, {}},
     {Part::Observe, "mishap_received6", "fexit/inet6_recvmsg", "bytes", false, {}},
     {Part::Observe, "mishap_state", "tp_btf/inet_sock_set_state", "states", false, {}},
+    {Part::Observe, "mishap_unaccepted", "tp_btf/tcp_destroy_sock", "states", false, {}},
     {Part::Observe, "mishap_arrived", "tp_btf/tcp_probe", "arrivals", false, {}},
     {Part::Observe, "mishap_resent", "tp_btf/tcp_retransmit_skb", "retransmits", false, {}},
     {Part::Observe, "mishap_reset_received", "tp_btf/tcp_receive_reset", "resets", false, {}},
@@ -115,6 +116,13 @@ int walk(const bpf_link* iterator) {
   const int error = n < 0 ? errno : 0;
   close(fd);
   return error;
+}
+
+void walk_all(const bpf_program* program, const bpf_iter_attach_opts* options) {
+  bpf_link* iterator = bpf_program__attach_iter(program, options);
+  if (!iterator) return;
+  walk(iterator);
+  bpf_link__destroy(iterator);
 }
 
 // The line of what libbpf and the verifier said last that tells a person most: not instructions, source lines and register
@@ -308,16 +316,15 @@ bool Kernel::has(Part part) const {
 }
 bool Kernel::redirects() const { return has(Part::Redirect) && has(Part::Datagram); }
 bool Kernel::takes_inbound() const { return has(Part::Accept); }
-int Kernel::adopt_listeners(i32 pid) {
-  if (!takes_inbound()) return ENOTSUP;
-  bpf_iter_link_info of = {};
-  of.task.pid = static_cast<u32>(pid);
-  LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &of, .link_info_len = sizeof(of));
-  bpf_link* link = bpf_program__attach_iter(accept_->progs.mishap_adopted, &options);
-  if (!link) return errno;
-  const int error = walk(link);
-  bpf_link__destroy(link);
-  return error;
+void Kernel::adopt_listeners(const std::vector<i32>& processes) {
+  if (!takes_inbound()) return;
+  for (const i32 pid : processes) {
+    bpf_iter_link_info of = {};
+    of.task.pid = static_cast<u32>(pid);
+    LIBBPF_OPTS(bpf_iter_attach_opts, options, .link_info = &of, .link_info_len = sizeof(of));
+    walk_all(accept_->progs.mishap_adopted, &options);
+  }
+  walk_all(accept_->progs.mishap_listened, nullptr);
 }
 int Kernel::sources_fd() const { return bpf_map__fd(accept_->maps.mishap_sources); }
 int Kernel::listening_fd() const { return bpf_map__fd(accept_->maps.mishap_listening); }

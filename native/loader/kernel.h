@@ -71,8 +71,8 @@ class Kernel {
   int sources_fd() const;
   int listening_fd() const;
   int inbound_fd() const;
-  // Has a running process's listeners be the run's from now on. 0 or an errno. Before rights are dropped.
-  int adopt_listeners(i32 pid);
+  // Has the listeners of running processes be the run's from now on, as far as they are still there. Before rights are dropped.
+  void adopt_listeners(const std::vector<i32>& processes);
   // Looks anew at whoever was not watched: to be called every moment, and when somebody may be now.
   void forget_outsiders();
   int silent_fd() const;  // bpf/silence.bpf.c; -1: nothing can be silenced

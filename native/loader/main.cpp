@@ -297,8 +297,7 @@ int run_or_observe(Order order) {
       error = socket_path + ": " + strerror(errno);
       works = false;
     }
-    if (works && order.mode == "attach")
-      for (const i32 pid : order.watch.scope == Scope::Process ? std::vector{subject.pid} : processes_in(order.cgroup)) kernel.adopt_listeners(pid);
+    if (works && order.mode == "attach") kernel.adopt_listeners(order.watch.scope == Scope::Process ? std::vector{subject.pid} : processes_in(order.cgroup));
     if (works && order.watch.relay) {
       if (!kernel.redirects()) relay.go_without(why_nothing(kernel));
       else if (const int problem = relay.make(kernel, order.segment, order.uid, order.gid, subject)) relay.go_without(std::string("mishap-relay: ") + strerror(problem));

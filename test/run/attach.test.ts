@@ -3,8 +3,9 @@
  * which is nothing.
  */
 import { spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
-import { createServer, type Server } from "node:net";
+import { connect, createServer, type Server } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -20,9 +21,11 @@ import {
   startMishap,
   until,
 } from "./cli-harness.js";
-import { build, cannotBuild, heldBy, loaded, needsKernel, processesNamed } from "./support/kernel.js";
+import { build, cannotBuild, hasMptcp, heldBy, loaded, needsKernel, processesNamed } from "./support/kernel.js";
+import { freeTcpPort } from "./support/programs.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/holding.py", import.meta.url));
+const SERVER = fileURLToPath(new URL("../programs/serving.py", import.meta.url));
 const folder = scratchFolder();
 
 let server: Server;
@@ -121,6 +124,17 @@ async function attach(to: readonly string[], flags: readonly string[]): Promise<
 }
 const toPid = ({ pid }: Subject): string[] => ["--pid", String(pid)];
 
+/** How many milliseconds an exchange with a server takes. */
+async function asked(port: number): Promise<number> {
+  const socket = connect(port, "127.0.0.1");
+  await once(socket, "connect");
+  const began = performance.now();
+  socket.write("0123456789");
+  await once(socket, "data");
+  socket.destroy();
+  return performance.now() - began;
+}
+
 /** Lines that are times, in milliseconds. */
 const times = (lines: readonly string[]): number[] => lines.filter((line) => /^\d+$/.test(line)).map(Number);
 const least = (lines: readonly string[]): number => Math.min(...times(lines));
@@ -201,6 +215,20 @@ describe("a process that reconnects", () => {
     expect({ code, by: evidence.attached?.ended_by }).toEqual({ code: 0, by: "process" });
     expect(stderr).toContain(`mishap: pid ${subject.pid} ended, and the faults with it\n`);
     await nothingIsLeft(project, held);
+  });
+
+  it.for(["tcp", "mptcp"])("has the clients of its listener by %s meet them too", async (protocol, { skip }) => {
+    skip(protocol === "mptcp" && !hasMptcp(), "this kernel has no MPTCP");
+    const listening = await freeTcpPort();
+    const subject = new Subject("python3", [SERVER, "127.0.0.1", String(listening), "2", protocol]);
+    await subject.says();
+    const { run, end } = await attach(toPid(subject), ["--latency", "30ms"]);
+    const took = await asked(listening);
+    expect(took).toBeGreaterThanOrEqual(60);
+    run.child.kill("SIGINT");
+    const { evidence } = await end;
+    expect(evidence.coverage).toMatchObject([{ state: "relayed", pid: subject.pid, flows: 1 }]);
+    expect(await asked(listening)).toBeLessThan(60);
   });
 
   it("follows the edits of a policy file", async () => {

@@ -4,14 +4,14 @@
  */
 import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeEach, describe, expect, it } from "vitest";
 import { type Evidence, evidenceSchema } from "../../src/report/schema.js";
 import { freshProject, type Running, scratchFolder, start, startMishap, until } from "./cli-harness.js";
-import { build, cannotBuild, needsKernel, orphans, type Program, relaysOf } from "./support/kernel.js";
+import { build, cannotBuild, hasMptcp, needsKernel, orphans, type Program, relaysOf } from "./support/kernel.js";
 import { freeTcpPort } from "./support/programs.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
@@ -125,8 +125,7 @@ describe("programs that a preload cannot enter", () => {
 });
 
 it("a server that listens by MPTCP, as Go's do, is met by TCP", async ({ skip }) => {
-  const enabled = existsSync("/proc/sys/net/mptcp/enabled") && readFileSync("/proc/sys/net/mptcp/enabled", "utf8");
-  skip(enabled !== "1\n", "this kernel has no MPTCP");
+  skip(!hasMptcp(), "this kernel has no MPTCP");
   const program = ["sh", "-c", `exec python3 ${SERVER} $0 $1 $2 mptcp`];
   const served = await Served.start(["--latency", "15ms"], { program, connections: 2 });
   for (const ms of times(await client(served.port, { connections: 2 }))) expect(ms).toBeGreaterThanOrEqual(30);
@@ -240,6 +239,14 @@ describe("faults, as a client outside sees them", () => {
     const bounded = await Served.start(budget);
     expect(texts(await client(bounded.port))).toEqual(["0123456789", "ECONNRESET"]);
     await bounded.ended();
+  });
+
+  it("a connection that is reset before it is accepted is the relay's still", async () => {
+    const program = ["sh", "-c", `exec python3 ${SERVER} $0 $1 $2 late`];
+    const served = await Served.start(["--connection-error", "reset"], { program });
+    expect(texts(await client(served.port, { exchanges: 1 }))).toEqual(["ECONNRESET"]);
+    const { coverage, escaped, notes } = (await served.ended()).evidence;
+    expect({ coverage, escaped, notes }).toMatchObject({ coverage: [{ state: "relayed" }], escaped: [], notes: [] });
   });
 
   it("a half-open connection is heard no more", async () => {

@@ -11,7 +11,16 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import type { Evidence } from "../../src/report/schema.js";
 import { evidenceOf, freshProject, scratchFolder, segmentFiles, start, startMishap, until } from "./cli-harness.js";
 import { users } from "./support/jail.js";
-import { build, cannotBuild, kernelWorks, movedBy, needsKernel, type Program, relaysOf } from "./support/kernel.js";
+import {
+  build,
+  cannotBuild,
+  hasMptcp,
+  kernelWorks,
+  movedBy,
+  needsKernel,
+  type Program,
+  relaysOf,
+} from "./support/kernel.js";
 import { unreachable } from "./support/user-folder.js";
 
 const CLIENT = fileURLToPath(new URL("../programs/relayed.py", import.meta.url));
@@ -96,6 +105,13 @@ describe.each(["127.0.0.1", "::1", "::ffff:127.0.0.1"])("towards %s", (host) => 
     expect(told.map(({ connect }) => connect)).toEqual([errno, errno, errno]);
     expect(evidence.faults).toMatchObject([{ applied: 3, of: 3, witnessed: 3 }]);
   });
+});
+
+it("a client that connects by MPTCP goes direct, which is told", async ({ skip }) => {
+  skip(!hasMptcp(), "this kernel has no MPTCP");
+  const { told, evidence } = await client(["--latency", "20ms"], { more: ["mptcp"] });
+  expect(told).toMatchObject([{ connect: "made", peer: ["127.0.0.1", port], local: "127.0.0.1" }]);
+  expect(evidence.coverage).toMatchObject([{ state: "escaped", flows: 1, bytes_up: 30, bytes_down: 30 }]);
 });
 
 describe("faults", () => {

@@ -46,6 +46,12 @@ export function needsKernel({ skip }: Pick<TestContext, "skip">): void {
   if (reason !== undefined) skip(reason);
 }
 
+/** Whether programs get sockets of MPTCP here. */
+export function hasMptcp(): boolean {
+  const enabled = "/proc/sys/net/mptcp/enabled";
+  return existsSync(enabled) && readFileSync(enabled, "utf8") === "1\n";
+}
+
 // ---- programs ------------------------------------------------------------------------------------------------------
 
 const C = ["-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror"];
