@@ -23,11 +23,10 @@ static __always_inline KernelSocket *adopt(struct bpf_sock_addr *context, struct
 // Remembers whom a program connects to; the port to send it to instead, or 0: nowhere else. `peer` as IPv6 or mapped IPv4.
 static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 peer[4]) {
   struct bpf_sock *sk = context->sk;
-  if (sk && bpf_core_type_exists(struct mptcp_sock) && bpf_skc_to_mptcp_sock(sk)) return 0;  // it cannot meet a simultaneous open
-  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
+  struct tag *tag = sk ? tag_of_program(sk) : NULL;
   KernelSocket *socket = tag ? row_of(tag) : NULL;
-  const bool wanted = scope != SCOPE_PROCESS || in_scope();
-  if (sk && !socket && wanted) {
+  const bool wanted = scope != SCOPE_PROCESS || in_scope(), early = sk && multipath(sk);
+  if (sk && !socket && wanted && !early) {
     socket = adopt(context, sk);
     tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
   }
@@ -40,9 +39,10 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   if (!wanted || context->protocol != IPPROTO_TCP || socket->flags & MISHAP_SOCKET_CLAIMED) return 0;
   RelayControl *control = relay_for(context);
   if (!control || is_relay(context, peer, true)) return 0;
+  const u16 port = early ? control->early_ports[peer[2] == MAPPED ? 0 : 1] : control->port;
   const struct sock *whole = (void *)bpf_skc_to_tcp_sock(sk);
   const u32 chosen = whole ? BPF_CORE_READ_BITFIELD_PROBED(whole, sk_userlocks) : 0;
-  if (sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) return 0;
+  if (!port || sk->bound_dev_if || chosen & SOCK_BINDPORT_LOCK) return 0;
   __builtin_memcpy(row->peer, peer, sizeof(row->peer));
   __builtin_memset(row->local, 0, sizeof(row->local));
   row->peer_port = __builtin_bswap16(context->user_port);
@@ -53,7 +53,7 @@ static __always_inline u16 hand_over(struct bpf_sock_addr *context, const u32 pe
   __builtin_memcpy(socket->peer, peer, sizeof(socket->peer));
   socket->peer_port = row->peer_port;
   socket->flags |= MISHAP_SOCKET_RELAYED;
-  return control->port;
+  return port;
 }
 
 SEC("cgroup/connect4")
@@ -132,8 +132,10 @@ int mishap_connecting(struct bpf_sock_ops *context) {
 
 // Before the SYN: the program's end has its port, and its sequence begins with the SYN's.
 static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf_sock *sk, RelayRow *row) {
-  time_connect(context, row);
-  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  const bool early = multipath(sk);
+  row->timed = 0;
+  if (!early) time_connect(context, row);
+  struct tag *tag = tag_of_program(sk);
   KernelSocket *socket = tag ? row_of(tag) : NULL;
   struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
   if (!socket || !tcp) return 1;
@@ -152,6 +154,7 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
     lose(LOST_EVENTS, 1);  // nobody completes it: the kernel gives up in time, as with a network that is gone
     return 1;
   }
+  connect->early = early;
   connect->isn = row->isn;
   connect->bound = row->bound;
   connect->source_port = row->source_port;

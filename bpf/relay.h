@@ -71,9 +71,20 @@ static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
   return control && control->netns == bpf_get_netns_cookie(context) ? control : NULL;
 }
 
+// The program's socket that this TCP socket of the kernel's own is a part of; NULL: it is none (Linux 5.19).
+static __always_inline struct mptcp_sock *multipath(struct bpf_sock *sk) {
+  const bool can_tell = bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skc_to_mptcp_sock) && bpf_core_type_exists(struct mptcp_sock);
+  return can_tell ? bpf_skc_to_mptcp_sock(sk) : NULL;
+}
+static __always_inline struct tag *tag_of_program(struct bpf_sock *sk) {
+  struct tag *tag = bpf_sk_storage_get(&mishap_tags, sk, NULL, 0);
+  struct mptcp_sock *whole = tag ? NULL : multipath(sk);
+  return whole ? bpf_sk_storage_get(&mishap_tags, whole, NULL, 0) : tag;
+}
+
 // The relay's row of a socket, while its connection is the relay's.
 static __always_inline RelayRow *relayed(struct bpf_sock *sk) {
-  struct tag *tag = sk ? bpf_sk_storage_get(&mishap_tags, sk, NULL, 0) : NULL;
+  struct tag *tag = sk ? tag_of_program(sk) : NULL;
   if (!tag || !tag->cookie) return NULL;
   const u32 at = tag->row;
   RelayRow *row = bpf_map_lookup_elem(&mishap_relayed, &at);

@@ -8,6 +8,9 @@
 //   relay:   decides, connects onward, and only then completes the program's pending connect, by TCP simultaneous open
 //   program: getpeername(), getsockname() ─▶ cgroup hooks: what the row says
 //
+// MPTCP cannot open from both ends at once. Its SYN goes to an early port, where the relay accepts it, so that its connect
+// succeeds whatever comes of it, and ends in a reset where nothing does.
+//
 //   program: listen(10.0.0.7:80)
 //   client:  connect(10.0.0.7:80) ─▶ sk_lookup: the SYN is for a listener of the run, so the relay's listener gets it
 //   relay:   connects to 10.0.0.7:80 from a port of its own, whose RelaySource says who the client is, and has sk_lookup leave
@@ -34,8 +37,9 @@
   FIELD(u64, drain_ns, "when it was last there since it takes nothing on; 0 before")         \
   FIELD(u64, netns, "cookie of the network namespace that its listeners are in")             \
   FIELD(u16, port, "of its listeners, on 127.0.0.1 and ::1; host byte order")                \
+  ARRAY(u16, early_ports, 2, "of IPv4, of IPv6: where the relay accepts what cannot open from both ends at once; 0 nowhere") \
   FIELD(u8, timed, "some policy ends connects that take too long: a connect looks at RelayRow::patience_ms") \
-  ARRAY(u8, reserved, 37, "zero")
+  ARRAY(u8, reserved, 33, "zero")
 
 #define MISHAP_RELAY_ROW_FIELDS(FIELD, ARRAY)                                                \
   FIELD(u64, cookie, "of the program's socket; another than the KernelSocket's: nothing of it holds") \
@@ -71,7 +75,7 @@
   FIELD(u8, family, "of the socket: AF_INET or AF_INET6")                                    \
   FIELD(u8, bound, "1: the program chose the source's address, which the peer is to see")     \
   FIELD(u8, protocol, "Protocol; a datagram socket's is told at each connect, or when it first sends without one") \
-  ARRAY(u8, reserved, 1, "zero")                                                             \
+  FIELD(u8, early, "1: it went to an early port, and is to be accepted there")               \
   ARRAY(char, program, 16, "name of the thread, as in /proc/PID/comm")                       \
   ARRAY(u64, spare, 3, "zero")
 

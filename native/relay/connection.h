@@ -108,8 +108,8 @@ class Connection {
   ~Connection();
   Connection(const Connection&) = delete;
 
-  // Opens its flow, decides about the connect and begins it.
-  void begin();
+  // Opens its flow, decides about the connect and begins it. `program`: of one that connected early its end, else -1.
+  void begin(int program);
   // Or takes a client's connection to the program.
   void enter(int client, const Journey& journey);
   // What epoll says of one of its sockets. The event's data is id << 1 | side.

@@ -65,7 +65,8 @@ u64 own_patience_ns(const RelayRow& row) {
 
 }  // namespace
 
-void Connection::begin() {
+void Connection::begin(int program) {
+  program_.fd = program;
   since_ns_ = due_ns_ = now_ns();
   Naming* thread = shared_->threads.of(shared_->segment, from_);
   flow_ = open_flow_for(shared_->segment, shared_->sockets, from_, Role::Connector, from_.peer_port, shared_->names.of(from_.peer), thread, since_ns_);
@@ -230,8 +231,13 @@ void Connection::complete() {
   fill_loopback(family, shared_->port, &own, &own_length);
   const socklen_t length = address_of(from_.source, from_.source_port, 0, &to);
   if (onward_.fd >= 0) publish_local();
-  phase_ = Phase::Completing;
   due_ns_ = kNever;
+  if (from_.early) {
+    phase_ = Phase::Carrying;
+    if (error_ || !watch(program_, Program)) reset();
+    return;
+  }
+  phase_ = Phase::Completing;
   program_.fd = make_socket(family, true);
   const bool begun = program_.fd >= 0 && to.ss_family == family && bind(program_.fd, reinterpret_cast<sockaddr*>(&own), own_length) == 0 &&
                      (connect(program_.fd, reinterpret_cast<sockaddr*>(&to), length) == 0 || errno == EINPROGRESS);
@@ -240,6 +246,7 @@ void Connection::complete() {
 
 void Connection::fail(int error) {
   error_ = error;
+  if (from_.early) return reset();  // connected long since, it can learn nothing else
   switch (error) {
     case ETIMEDOUT: break;  // as without us: the program's kernel has heard nothing either, and gives up in its own time
     case ENETUNREACH:

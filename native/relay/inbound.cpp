@@ -113,21 +113,26 @@ bool Inbound::open(int sockmap) {
   return any;
 }
 
+u16 Inbound::port(u32 which) const {
+  u8 ignored[16];
+  return listeners_[which] < 0 ? u16{0} : endpoint_into(own_[which], ignored);
+}
+
 int Inbound::accept_one(const Sources& sources, Journey* journey) {
   for (u32 i = 0; i < 2; i++) {
     for (;;) {
       socklen_t length = sizeof(journey->client), own_length;
       const int fd = listeners_[i] < 0 ? -1 : accept4(listeners_[i], reinterpret_cast<sockaddr*>(&journey->client), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) break;
-      journey->kind = MISHAP_SOURCE_INBOUND;
       fill_loopback(journey->client.ss_family, 0, &journey->source, &own_length);
       length = sizeof(journey->to);
       u8 to[16], own[16];
       const bool named = getsockname(fd, reinterpret_cast<sockaddr*>(&journey->to), &length) == 0;
       const u16 port = named ? endpoint_into(journey->to, to) : 0;
-      const bool ours = port == endpoint_into(own_[i], own) && memcmp(to, own, sizeof(to)) == 0;
-      if (named && !ours && sources.is_listened(port)) return fd;
-      close(fd);  // nobody of the run listens there any more, or somebody found our own port
+      const bool ours = named && port == endpoint_into(own_[i], own) && memcmp(to, own, sizeof(to)) == 0;
+      journey->kind = ours ? MISHAP_SOURCE_OUTGOING : MISHAP_SOURCE_INBOUND;
+      if (ours || (named && sources.is_listened(port))) return fd;
+      close(fd);  // nobody of the run listens there any more
     }
   }
   return -1;

@@ -14,7 +14,7 @@ namespace mishap::relay {
 struct Journey {
   sockaddr_storage source, to;  // the source's port is found
   sockaddr_storage client;      // whom it stands for; of an outgoing connection nobody
-  u32 kind;                     // MISHAP_SOURCE_*
+  u32 kind;                     // MISHAP_SOURCE_*; of what was accepted: a client's, or a program's own that connects early
 };
 
 class Sources {
@@ -43,7 +43,8 @@ class Inbound {
   ~Inbound();
   // Listens in IPv4 and IPv6, and has the kernel know it. False: programs accept for themselves.
   bool open(int sockmap);
-  const int* listeners() const { return listeners_; }  // two; -1: none
+  const int* listeners() const { return listeners_; }  // of IPv4, of IPv6; -1: none
+  u16 port(u32 which) const;                           // 0: none
   // The next connection that came in, and what it is to be; -1: none for now.
   int accept_one(const Sources& sources, Journey* journey);
 

@@ -14,6 +14,8 @@
 
 #include <algorithm>
 
+#include "address.h"
+
 namespace mishap::relay {
 namespace {
 
@@ -25,6 +27,8 @@ constexpr u64 kWakingNs = 50000;             // what waking takes: the timer rin
 constexpr u64 kJustNowNs = 20 * kMillisecond;
 constexpr int kServedATurn = 64;             // connections, before the epoll set is looked at again
 constexpr u64 kPorts = 65536;
+
+u32 early_key(const u8 address[16], u16 port) { return is_ipv4(address) ? port : 0x10000u + port; }
 
 // A map of the kernel's, or a file of a test; nullptr with errno. A map refuses a length that it does not have, where a file
 // would end us with SIGBUS.
@@ -90,8 +94,10 @@ void Relay::open_inbound() {
   if (!sources || !listening) return;
   shared_.sources.open(sources, listening);
   if (!inbound_.open(kInboundFd)) return;
-  for (u32 i = 0; i < 2; i++)
+  for (u32 i = 0; i < 2; i++) {
     if (const int fd = inbound_.listeners()[i]; fd >= 0) watch(fd, EPOLLIN | EPOLLET, kIncoming);
+    store(&control_->early_ports[i], inbound_.port(i));
+  }
 }
 
 const char* Relay::open() {
@@ -257,21 +263,39 @@ void Relay::take(const void* data, size_t size) {
   if (size < sizeof(connect)) return;
   memcpy(&connect, data, sizeof(connect));
   if (connect.protocol == static_cast<u8>(Protocol::Udp)) return datagrams_.told(connect);
+  if (connect.early) early_[early_key(connect.source, connect.source_port)] = connect;
+  else begin(connect, -1);
+}
+
+void Relay::begin(const RelayConnect& connect, int program) {
   auto [newest, first] = by_cookie_.try_emplace(connect.cookie, next_id_);
   if (!first) connections_.at(newest->second)->leave_flow();
   newest->second = next_id_;
   Connection* connection = add(connect);
-  connection->begin();
+  connection->begin(program);
   settle(connection);
 }
 
-// Some of the clients that wait.
+// The kernel told of it before its SYN, unless somebody else found the port.
+void Relay::begin_early(int program, const sockaddr_storage& from) {
+  take_connects();
+  u8 address[16];
+  const u16 port = endpoint_into(from, address);
+  if (auto told = early_.extract(early_key(address, port))) begin(told.mapped(), program);
+  else close(program);
+}
+
+// Some of the clients that wait, and of the programs that connect early.
 void Relay::take_incoming() {
   for (int i = 0; incoming_ && i < kServedATurn; i++) {
     Journey journey;
     const int client = finishing_ns_ ? -1 : inbound_.accept_one(shared_.sources, &journey);
     incoming_ = client >= 0;
     if (!incoming_) return;
+    if (journey.kind == MISHAP_SOURCE_OUTGOING) {
+      begin_early(client, journey.client);
+      continue;
+    }
     Connection* connection = add({});
     connection->enter(client, journey);
     settle(connection);

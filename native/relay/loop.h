@@ -44,6 +44,8 @@ class Relay {
   void take_incoming();
   Connection* add(const RelayConnect& from);
   void take(const void* data, size_t size);
+  void begin(const RelayConnect& connect, int program);
+  void begin_early(int program, const sockaddr_storage& from);
   void settle(Connection* connection);
   void finish();
   bool settled();
@@ -58,6 +60,7 @@ class Relay {
   int timer_ = -1;
   std::unordered_map<u64, std::unique_ptr<Connection>> connections_;
   std::unordered_map<u64, u64> by_cookie_;                // the id of each socket's newest
+  std::unordered_map<u32, RelayConnect> early_;            // that are to be accepted, by their ports: IPv6's above IPv4's
   std::set<std::pair<u64, u64>> agenda_;                   // when, and the id of the connection that has something to do then
   std::vector<u64> hungry_;                                // ids of those that can be read from
   const std::unique_ptr<u8[]> buffer_{new u8[kReadBytes + engine::kMaxGrowth]};

@@ -107,11 +107,34 @@ describe.each(["127.0.0.1", "::1", "::ffff:127.0.0.1"])("towards %s", (host) => 
   });
 });
 
-it("a client that connects by MPTCP goes direct, which is told", async ({ skip }) => {
-  skip(!hasMptcp(), "this kernel has no MPTCP");
-  const { told, evidence } = await client(["--latency", "20ms"], { more: ["mptcp"] });
-  expect(told).toMatchObject([{ connect: "made", peer: ["127.0.0.1", port], local: "127.0.0.1" }]);
-  expect(evidence.coverage).toMatchObject([{ state: "escaped", flows: 1, bytes_up: 30, bytes_down: 30 }]);
+describe.each(["127.0.0.1", "::1"])("by MPTCP, towards %s", (host) => {
+  beforeEach(({ skip }) => skip(!hasMptcp(), "this kernel has no MPTCP"));
+  const mptcp = { host, more: ["mptcp"], connections: 2 };
+
+  it("a program is connected at once, and meets each way's delay from then on", async () => {
+    const { told, evidence } = await client(["--latency", "20ms"], mptcp);
+    expect(told).toMatchObject([
+      { connect: "made", peer: [host, port] },
+      { connect: "made", peer: [host, port] },
+    ]);
+    expect(texts(told)).toEqual(Array.from({ length: 6 }, () => "0123456789"));
+    for (const [ms] of told.flatMap(({ exchanges }) => exchanges)) expect(ms).toBeGreaterThanOrEqual(40);
+    expect(evidence.coverage).toMatchObject([{ state: "relayed", flows: 2, bytes_up: 60, bytes_down: 60 }]);
+    expect([evidence.escaped, evidence.notes]).toEqual([[], []]);
+  });
+
+  it("what would have failed its connect ends it", async () => {
+    for (const [flags, to] of [
+      [["--connection-error", "refused"], port],
+      [["--connection-error", "reset"], port],
+      [["--connection-error", "unreachable"], port],
+      [[], 1],
+    ] as const) {
+      const { told } = await client(flags, { ...mptcp, to, exchanges: 1 });
+      const outcomes = told.map(({ connect, exchanges }) => (connect === "made" ? exchanges[0]?.[1] : connect));
+      for (const outcome of outcomes) expect(["ECONNRESET", "EPIPE"]).toContain(outcome);
+    }
+  });
 });
 
 describe("faults", () => {
