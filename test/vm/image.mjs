@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 const packages = [
   "linux-image-amd64", "initramfs-tools", "kmod", "udev", "zstd",
   "libbpf1", "libstdc++6",                                                  // what mishap and Node are linked with
-  "bpftool", "curl", "iproute2", "procps", "python3", "sudo", "util-linux", // what the tests call
+  "bpftool", "curl", "iproute2", "procps", "python3", "redis-server", "sudo", "util-linux", // what the tests call
   "g++", "gcc", "golang-go", "libc6-dev", "liburing-dev",                   // what they build their programs with
 ];
 // Nobody reads them there.
