@@ -71,7 +71,7 @@ static __always_inline RelayControl *relay_for(struct bpf_sock_addr *context) {
   return control && control->netns == bpf_get_netns_cookie(context) ? control : NULL;
 }
 
-// The program's socket that this TCP socket of the kernel's own is a part of; NULL: it is none (Linux 5.19).
+// The program's socket of MPTCP that this one, TCP's and the kernel's own, is a part of; NULL: of none, as far as Linux tells (5.19).
 static __always_inline struct mptcp_sock *multipath(struct bpf_sock *sk) {
   const bool can_tell = bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_skc_to_mptcp_sock) && bpf_core_type_exists(struct mptcp_sock);
   return can_tell ? bpf_skc_to_mptcp_sock(sk) : NULL;

@@ -2,7 +2,8 @@
 //
 // A run that is killed leaves its file in /dev/shm while the program goes on (unfaulted: the owner's lock died with
 // it, at once). The janitor waits on the run's pidfd; then, when the file is still there, until no process that
-// carries the interceptor lives; then it removes the file. After an orderly end it finds nothing to do and leaves.
+// carries the interceptor lives; then it removes the file. After an orderly end it finds nothing to do and leaves. It is started
+// before the run makes its first file, so that there is no moment at which one could be left.
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>

@@ -4,7 +4,7 @@ export { type Courier, startCourier } from "./courier.js";
 export { contractDocument } from "./document.js";
 export { newSegmentPath, projectId, SEGMENT_DIRECTORY, sweep } from "./files.js";
 export type { TimeHistogram } from "./histogram.js";
-export { type Janitor, startJanitor } from "./janitor.js";
+export { startJanitor } from "./janitor.js";
 export {
   Codec,
   type FieldLayout,

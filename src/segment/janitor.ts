@@ -3,39 +3,19 @@
 import { spawn } from "node:child_process";
 import { nativeFolder } from "./native.js";
 
-/** A janitor on watch. */
-export interface Janitor {
-  readonly pid: number | undefined;
-  /** Sends it home once the segment is removed; resolves when it is gone, so that nothing is left of the run. */
-  dismiss(): Promise<void>;
-}
-
 /**
- * Starts the janitor for a segment of this process. When this process ends without dismissing it, it stays until no
- * program of the run lives and then removes the segment. It keeps neither this process nor its terminal or pipes alive.
+ * Starts the janitor for a segment that this process is about to make. When this process ends, it stays until no program
+ * of the run lives and then removes the segment, where it is still there. It keeps neither this process nor its terminal
+ * or pipes alive.
  *
  * @param onError - told when the janitor could not be started
  */
-export function startJanitor(segmentPath: string, onError: (error: Error) => void): Janitor {
+export function startJanitor(segmentPath: string, onError: (error: Error) => void): void {
   const janitor = spawn(`${nativeFolder}mishap-janitor`, [segmentPath, String(process.pid)], {
     detached: true,
     stdio: "ignore",
     env: {},
   });
-  const gone = new Promise<void>((resolve) => {
-    janitor.once("exit", () => resolve());
-    janitor.once("error", (error) => {
-      onError(error);
-      resolve();
-    });
-  });
+  janitor.once("error", onError);
   janitor.unref();
-  return {
-    pid: janitor.pid,
-    dismiss: () => {
-      janitor.ref();
-      janitor.kill("SIGTERM");
-      return gone;
-    },
-  };
 }

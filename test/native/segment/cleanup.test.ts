@@ -13,15 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import {
-  codec,
-  nativeFolder,
-  numberOf,
-  Segment,
-  type StructValue,
-  startJanitor,
-  sweep,
-} from "../../../src/segment/index.js";
+import { codec, nativeFolder, numberOf, Segment, type StructValue, sweep } from "../../../src/segment/index.js";
 import { kill9, soon, startOwner, useFolder } from "./support.js";
 
 const folder = useFolder();
@@ -108,20 +100,12 @@ describe("the janitor", () => {
     expect(existsSync(path)).toBe(false);
   });
 
-  it("leaves at once when the run cleaned up by itself, and when it is sent home", async () => {
+  it("leaves at once when the run cleaned up by itself", async () => {
     const [run, path] = await startOwner(folder.path, "stay");
     const janitor = janitorOf(path, run.pid ?? -1);
     Segment.open(path).close({ unlink: true });
     await kill9(run);
     expect(await soon(() => ended(janitor), 1000)).toBe(true);
-
-    const segment = Segment.create({ project: "own", seed: 1n, directory: folder.path });
-    const errors: Error[] = [];
-    const own = startJanitor(segment.path, (error) => errors.push(error));
-    segment.close({ unlink: true });
-    await own.dismiss();
-    expect(existsSync(`/proc/${own.pid}`)).toBe(false);
-    expect(errors).toEqual([]);
   });
 
   it("does not die with its run's terminal or by Ctrl-C, and refuses nonsense", async () => {
