@@ -117,7 +117,7 @@ static __always_inline int tell_connect(struct bpf_sock_ops *context, struct bpf
 
 SEC("sockops")
 int mishap_connecting(struct bpf_sock_ops *context) {
-  const u32 op = context->op, before = context->args[0];
+  const u32 op = context->op, after = context->args[1];
   if (op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_TIMEOUT_INIT && op != BPF_SOCK_OPS_RTO_CB && op != BPF_SOCK_OPS_STATE_CB) return 1;
   struct bpf_sock *sk = context->sk;
   RelayRow *row = relayed(sk);
@@ -125,7 +125,7 @@ int mishap_connecting(struct bpf_sock_ops *context) {
   if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) return tell_connect(context, sk, row);
   if (!row->timed) return 1;
   if (op == BPF_SOCK_OPS_TIMEOUT_INIT) context->reply = FIRST_RTO_JIFFIES;
-  else if (op == BPF_SOCK_OPS_STATE_CB && before == TCP_SYN_SENT) end_timing(context, row);
+  else if (op == BPF_SOCK_OPS_STATE_CB && after != TCP_SYN_RECV) end_timing(context, row);  // half open, its timer may ring once more
   else if (op == BPF_SOCK_OPS_RTO_CB && row->patience_ms) set_option(context, TCP_USER_TIMEOUT, row->patience_ms);
   return 1;
 }
