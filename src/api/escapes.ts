@@ -31,6 +31,8 @@ const SOCKET_PREFIX = "socket:[";
 /** Watches the processes of one run. */
 export class EscapeWatch {
   readonly #attached: () => readonly AttachedProcess[];
+  /** Until the next look at escaped programs' sockets; where the kernel witnesses them too, there is no hurry. */
+  readonly #soonMs: number;
   readonly #root: number;
   readonly #environmentMark: string;
   readonly #family = new Map<number, Descendant>();
@@ -41,7 +43,8 @@ export class EscapeWatch {
   readonly #hidden: string[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(rootPid: number, segmentPath: string, attached: () => readonly AttachedProcess[]) {
+  constructor(rootPid: number, segmentPath: string, attached: () => readonly AttachedProcess[], witnessed: boolean) {
+    this.#soonMs = witnessed ? LOOK_EVERY_MS : REGISTRATION_MS;
     this.#root = rootPid;
     this.#environmentMark = `MISHAP_SEGMENT=${segmentPath}\0`;
     this.#attached = attached;
@@ -80,7 +83,8 @@ export class EscapeWatch {
     const missing = [...this.#family.values()].filter(({ pid, startTicks }) => attached.get(pid) !== startTicks);
     const late = missing.filter(({ firstSeenMs }) => nowMs - firstSeenMs >= REGISTRATION_MS);
     if (late.length > 0) this.#lookAtSockets(late);
-    return missing.length > 0 ? REGISTRATION_MS : LOOK_EVERY_MS;
+    if (missing.length > late.length) return REGISTRATION_MS;
+    return late.length > 0 ? this.#soonMs : LOOK_EVERY_MS;
   }
 
   #growFamily(): void {

@@ -61,7 +61,7 @@ export class RunError extends Error {
   }
 }
 
-const STATE_CHECK_MS = 100;
+const STATE_CHECK_MS = 250;
 /** What Node's timers take at most: 24 days. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
@@ -132,7 +132,7 @@ async function runIn(
   const startedMs = performance.now();
   const { pid, ended } = await (witness === undefined ? start() : witness.within(start));
   signals.forwardTo(pid);
-  const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment));
+  const escapes = new EscapeWatch(pid, segment.path, () => attachedProcesses(segment), witness !== undefined);
   const force = new ForceWatch(segment, startedMs, options.durationNs, notes);
   const end = options.replay?.strict === true ? endOnAbort(diverged, pid, segment) : undefined;
 

@@ -148,7 +148,7 @@ class Workers {
     const { segment } = this.#session;
     this.#runs += 1;
     // There is no process that all come from: workers are known by their environment.
-    this.#escapes ??= new EscapeWatch(0, segment.path, () => attachedProcesses(segment));
+    this.#escapes ??= new EscapeWatch(0, segment.path, () => attachedProcesses(segment), false);
   }
 
   #end(): void {
