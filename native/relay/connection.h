@@ -28,6 +28,7 @@
 #include "link/line.h"
 #include "names.h"
 #include "raw.h"
+#include "spares.h"
 
 namespace mishap::relay {
 
@@ -50,6 +51,7 @@ struct Shared {
   Sources sources;
   RawSockets raw;
   Names names;
+  Spares spares;
   link::Budget budget = {u64{512} << 20};
   u16 port = 0;            // of the listeners
   int epoll = -1;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -159,12 +160,14 @@ void Connection::attempt() {
   if (within && from_.bound) address_of(from_.source, 0, 0, &journey.source);
   if (within) onward_.fd = shared_->sources.connect_from(journey, &source_port_, [this](int fd) { own_socket(shared_->segment, from_, Role::Connector, fd, attempt_ns_); });  // to the run itself
   const bool begun = onward_.fd >= 0;
-  if (!begun) onward_.fd = make_socket(to.ss_family, false);
+  if (!begun) onward_.fd = shared_->spares.take(to.ss_family, Towards::Anybody);
   if (onward_.fd < 0) return answered(errno);
   if (!begun) own_socket(shared_->segment, from_, Role::Connector, onward_.fd, attempt_ns_);
   const bool under_way = begun || ((!from_.bound || bind_as_program(to.ss_family)) &&
                                    (connect(onward_.fd, reinterpret_cast<const sockaddr*>(&to), length) == 0 || errno == EINPROGRESS));
-  if (!under_way || !watch(onward_, Onward)) answered(errno);
+  if (!under_way || !watch(onward_, Onward)) return answered(errno);
+  pollfd now = {onward_.fd, POLLIN | POLLOUT | POLLRDHUP, 0};  // on this host it is made by now
+  if (poll(&now, 1, 0) > 0) happened(Onward, static_cast<u32>(now.revents));
 }
 
 // What the kernel saw of the program's socket; nullptr: it is closed.
@@ -226,9 +229,7 @@ void Connection::publish_local() const {
 // Both ends connect to one another: the program's SYN waits for ours (RFC 9293, simultaneous open).
 void Connection::complete() {
   const int family = over_ipv4(from_) ? AF_INET : AF_INET6;
-  sockaddr_storage own = {}, to;
-  socklen_t own_length;
-  fill_loopback(family, shared_->port, &own, &own_length);
+  sockaddr_storage to;
   const socklen_t length = address_of(from_.source, from_.source_port, 0, &to);
   if (onward_.fd >= 0) publish_local();
   due_ns_ = kNever;
@@ -238,9 +239,8 @@ void Connection::complete() {
     return;
   }
   phase_ = Phase::Completing;
-  program_.fd = make_socket(family, true);
-  const bool begun = program_.fd >= 0 && to.ss_family == family && bind(program_.fd, reinterpret_cast<sockaddr*>(&own), own_length) == 0 &&
-                     (connect(program_.fd, reinterpret_cast<sockaddr*>(&to), length) == 0 || errno == EINPROGRESS);
+  program_.fd = shared_->spares.take(family, Towards::Program);
+  const bool begun = program_.fd >= 0 && to.ss_family == family && (connect(program_.fd, reinterpret_cast<sockaddr*>(&to), length) == 0 || errno == EINPROGRESS);
   if (!begun || !watch(program_, Program)) fail(ECONNREFUSED);
 }
 

@@ -115,6 +115,7 @@ const char* Relay::open() {
   if (!watch(timer_, EPOLLIN | EPOLLET, kTimer)) return "its timer cannot be watched";
   if (!watch(STDIN_FILENO, EPOLLIN, kInput)) finish();  // a file: at its end from the start
   shared_.port = listeners_.port();
+  shared_.spares.open(shared_.port);
   store(&control_->netns, listeners_.netns());
   store(&control_->port, listeners_.port());
   beat();
@@ -206,6 +207,7 @@ void Relay::wait(u64 next_ns) {
   }
   const u64 beat_in_ns = beat_ns_ + kBeatNs > now ? beat_ns_ + kBeatNs - now : 0;
   epoll_event events[256];
+  if (!at_once) shared_.spares.refill();
   const int count = epoll_wait(shared_.epoll, events, 256, at_once ? 0 : static_cast<int>((beat_in_ns + kMillisecond - 1) / kMillisecond));
   for (int i = 0; i < count; i++) {
     const u64 data = events[i].data.u64;
