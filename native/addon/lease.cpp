@@ -70,7 +70,8 @@ void initialise_owner_lock(Header* header) {
   pthread_mutexattr_destroy(&attributes);
 }
 
-Lease::Lease(const Segment& segment, int fd) : segment_(segment), fd_(fd), stamping_socket_(open_stamping_socket()) {
+Lease::Lease(const Segment& segment, int fd, bool dates_arrivals)
+    : segment_(segment), fd_(fd), stamping_socket_(dates_arrivals ? open_stamping_socket() : -1) {
   std::mutex started_lock;
   std::condition_variable started;
   bool holds = false;

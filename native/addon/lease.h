@@ -16,8 +16,9 @@ void initialise_owner_lock(Header* header);
 
 class Lease {
  public:
-  // The segment stays mapped, and `fd` open on its file, for as long as this object lives.
-  Lease(const Segment& segment, int fd);
+  // The segment stays mapped, and `fd` open on its file, for as long as this object lives. `dates_arrivals`: the kernel
+  // dates what arrives on this host, as long as well, which every packet pays for.
+  Lease(const Segment& segment, int fd, bool dates_arrivals);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;

@@ -474,7 +474,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     memcpy(const_cast<Decided*>(segment.decided), entries.data(), entries.size() * sizeof(Decided));
   }
 
-  // activate(defaultPolicy, flags, runSeed, scriptPatienceNs): takes the lock, starts the lease, puts the segment in force.
+  // activate(defaultPolicy, flags, runSeed, scriptPatienceNs, datesArrivals): takes the lock, starts the lease, puts the segment in force.
   void activate(const Napi::CallbackInfo& info) {
     const Segment& segment = open_segment(info.Env());
     if (!created_) throw Napi::Error::New(info.Env(), "only the process that created a segment can put it in force");
@@ -498,7 +498,7 @@ class NativeSegment : public Napi::ObjectWrap<NativeSegment> {
     store(&header->owner_start, start_time(getpid()));
     store(&header->epoch_ns, monotonic_ns());
     add(&header->generation, 1u);
-    lease_ = std::make_unique<Lease>(segment, fd_);
+    lease_ = std::make_unique<Lease>(segment, fd_, info[4].ToBoolean());
     Ref();  // a forgotten reference must not end the faults: only close() does, or the end of the process
     lease_->resume();
   }

@@ -122,7 +122,7 @@ export class Session {
       this.#cleanups.push(() => this.#edits?.close());
       this.#preload = intercepted ? preparePreload(this.segment.path) : undefined;
       this.#cleanups.push(() => this.#preload?.remove());
-      this.segment.activate(this.#table.ownSlot);
+      this.segment.activate(this.#table.ownSlot, { intercepted });
     } catch (error) {
       this.close();
       throw error;

@@ -91,7 +91,13 @@ export interface NativeSegment {
   accounts(): { flows: FlowAccount[]; processes: ProcessAccount[] };
   drainJournal(max: number): Buffer;
   decide(entries: Uint8Array): void;
-  activate(defaultPolicy: number, flags: number, runSeed: bigint, scriptPatienceNs: number): void;
+  activate(
+    defaultPolicy: number,
+    flags: number,
+    runSeed: bigint,
+    scriptPatienceNs: number,
+    datesArrivals: boolean,
+  ): void;
   pause(): boolean;
   resume(): boolean;
   retire(): void;

@@ -230,9 +230,10 @@ export class Segment {
    * Puts the segment in force until {@link close}, {@link retire} or the death of this process.
    *
    * @param defaultPolicy - the project's binding: a policy's slot, or -1 for none
+   * @param options - `intercepted`: programs carry the interceptor, to which the kernel has to date what arrives
    */
-  activate(defaultPolicy: number): void {
-    this.#native.activate(defaultPolicy, this.#flags, this.#seed, this.#scriptPatienceNs);
+  activate(defaultPolicy: number, { intercepted = true } = {}): void {
+    this.#native.activate(defaultPolicy, this.#flags, this.#seed, this.#scriptPatienceNs, intercepted);
   }
 
   /** Ends all faults until {@link resume}. */
