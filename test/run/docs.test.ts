@@ -68,6 +68,16 @@ it.each(shown)("%s: %s", async (_page, command) => {
   expect([-1, 2, 125, 126, 127], stderr).not.toContain(code);
 });
 
+it("the README says of every folder of the source what lives there", () => {
+  const table = readFileSync(join(root, "README.md"), "utf8").match(/^\| folder \|[\s\S]*?\n\n/m)?.[0] ?? "";
+  const folders = ["native", "src"].flatMap((top) =>
+    readdirSync(join(root, top), { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => `\`${top}/${name}/\``),
+  );
+  expect(folders.filter((folder) => !table.includes(folder))).toEqual([]);
+});
+
 it("the README's first example has the evidence it shows", async () => {
   const [example] = commandsOf("README.md");
   expect(example).toContain("--connection-error refused:10%");
