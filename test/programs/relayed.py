@@ -1,9 +1,9 @@
 """What a client sees of its connections, as a line of JSON each.
 
-relayed.py HOST PORT CONNECTIONS EXCHANGES [KILL | mptcp]: connects so often, exchanges ten bytes so often on each with an echo server, and
+relayed.py HOST PORT CONNECTIONS EXCHANGES [KILL | mptcp | patient]: connects so often, exchanges ten bytes so often on each with an echo server, and
 prints {connect: ms or error, took: ms, peer, local, exchanges: [ms or error, text]}. With KILL it sends that signal to
 its run's mishap-relay behind the first connection's first exchange, and tells what becomes of that connection and of later ones.
-With mptcp it asks for sockets of MPTCP.
+With mptcp it asks for sockets of MPTCP. It waits 2 s for a connect, or for an answer; a patient one a minute.
 """
 import errno
 import json
@@ -15,8 +15,9 @@ import sys
 import time
 
 host, port, connections, exchanges = sys.argv[1], *map(int, sys.argv[2:5])
-kill = int(sys.argv[5]) if sys.argv[5:] not in ([], ["mptcp"]) else 0
-protocol = socket.IPPROTO_MPTCP if sys.argv[5:] == ["mptcp"] else 0
+option = sys.argv[5] if sys.argv[5:] else ""
+kill = int(option) if option.isdigit() else 0
+protocol = socket.IPPROTO_MPTCP if option == "mptcp" else 0
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
@@ -38,7 +39,7 @@ def exchange(connection):
 
 for number in range(connections):
     connection = socket.socket(family, socket.SOCK_STREAM, protocol)
-    connection.settimeout(2)
+    connection.settimeout(60 if option == "patient" else 2)
     took, failed = timed(lambda: connection.connect((host, port)))
     told = {"took": took, "connect": failed or "made", "exchanges": []}
     if not failed:
