@@ -84,7 +84,7 @@ const folder = kept ?? mkdtempSync(join(tmpdir(), "mishap-vm-"));
 const tidy = () => {
   if (kept === undefined) removeFolder(folder);
 };
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1)); // a second one while tidying, too
 process.once("exit", tidy);
 try {
   const { passed, failed, skipped, skips, failures, tables, done } = await run(folder);
