@@ -195,7 +195,7 @@ function neverApplied(
     return "the program never loaded the interceptor";
   const kind = kindOf(asked, policy);
   if (kind.basis === "lookups" && of === 0) return "no name was looked up";
-  if (run.flows === 0) return "the program opened no network flow";
+  if (run.flows === 0) return facts.escaped.length > 0 ? "every flow escaped" : "the program opened no network flow";
   if (of > 0) return kind.never;
   const gated = DIRECTIONS.some((direction) => counters.gatedOps[direction] > 0);
   if (gated && policy.fields.schedule === undefined) return "the other end of its flows carried it";

@@ -117,6 +117,13 @@ describe("a fault asked for and never applied", () => {
   const latency = { latency: "100ms" };
   it.each([
     ["no flow", latency, { flows: 0 }, {}, "the program opened no network flow"],
+    [
+      "flows elsewhere",
+      latency,
+      { flows: 0 },
+      { escaped: [{ peer: "10.0.0.1:80", pid: 7, program: "server", reason: "not attached" }] },
+      "every flow escaped",
+    ],
     ["no interceptor", latency, { attached: 0 }, {}, "the program never loaded the interceptor"],
     [
       "a static program",
