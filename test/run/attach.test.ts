@@ -3,6 +3,7 @@
  * which is nothing.
  */
 import { spawnSync } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
@@ -89,6 +90,27 @@ class Subject {
 
 /** One that connects again and again. */
 const reconnecting = (): Subject => new Subject(again, [String(port)]);
+/** One that exchanges datagrams, from a socket of its own each; of those that are lost it says so. */
+const asking = (port: number): Subject =>
+  new Subject("python3", [
+    "-uc",
+    `
+import socket, sys, time
+while True:
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.settimeout(1)
+    began = time.monotonic()
+    end.sendto(b"0123456789", ("127.0.0.1", int(sys.argv[1])))
+    try:
+        end.recv(100)
+        print(round((time.monotonic() - began) * 1000))
+    except TimeoutError:
+        print("lost")
+    end.close()
+    time.sleep(0.02)
+`,
+    String(port),
+  ]);
 /** One that uses the one connection that it has. */
 const holding = (bytes: number, patienceMs: number): Subject =>
   new Subject("python3", ["-u", CLIENT, ...[port, bytes, patienceMs].map(String)]);
@@ -320,6 +342,35 @@ describe("whom it attaches to", () => {
     await second.end;
     first.run.child.kill("SIGINT");
     expect((await first.end).code).toBe(130);
+  });
+
+  it("two at once: each has its own datagrams, and only those", async () => {
+    const echo = createSocket("udp4", (data, { port, address }) => echo.send(data, port, address));
+    await once(echo.bind(0, "127.0.0.1"), "listening");
+    try {
+      const relayed = ({ coverage = [] }: Evidence): number[] =>
+        coverage.filter(({ state }) => state === "relayed").map(({ pid }) => pid);
+      const [one, other] = [asking(echo.address().port), asking(echo.address().port)];
+      const first = await attach(toPid(one), ["--latency", "20ms"]);
+      const second = await attach(toPid(other), ["--latency", "80ms", "--duration", "4s"]);
+      const settled = async (): Promise<void> => {
+        for (const lines of [1, 2]) await Promise.all([one.says(lines), other.says(lines)]);
+      };
+      await settled();
+      const [near, far] = await Promise.all([one.says(5), other.says(5)]);
+      expect(least(far)).toBeGreaterThanOrEqual(160);
+      expect(relayed((await second.end).evidence)).toEqual([other.pid]);
+      await settled();
+      expect(least(await other.says(5))).toBeLessThan(40);
+      for (const lines of [near, await one.says(5)]) {
+        expect(least(lines)).toBeGreaterThanOrEqual(40);
+        expect(least(lines)).toBeLessThan(160);
+      }
+      first.run.child.kill("SIGINT");
+      expect(relayed((await first.end).evidence)).toEqual([one.pid]);
+    } finally {
+      echo.close();
+    }
   });
 
   it("a cgroup: all of its processes, and what they start", async ({ skip }) => {
