@@ -23,7 +23,7 @@ export async function boot({ image, checkout, results, cpus, patienceS, show }) 
     "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", `${cpus}`, "-m", `${MEMORY_MB}`,
     "-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio",
     "-kernel", join(image, "vmlinuz"), "-initrd", join(image, "initrd.img"),
-    "-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 init=/usr/sbin/mishap-init",
+    "-append", "root=/dev/vda rw console=ttyS0 quiet panic=-1 softlockup_panic=1 init=/usr/sbin/mishap-init",
     "-drive", `file=${join(image, "disk")},if=virtio,format=raw,cache=unsafe,snapshot=on`,
     ...share("checkout", checkout, ",readonly=on"),
     ...share("node_modules", realpathSync(join(checkout, "node_modules")), ",readonly=on"),
